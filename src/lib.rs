@@ -1,0 +1,3 @@
+//! weft
+pub mod model;
+pub mod policy;

@@ -1,0 +1,355 @@
+//! What can go wrong: a bad value, a failed attempt, a failed call, and the one table of reasons callers see.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use super::{InstanceId, RequestId};
+
+/// A value that is not what its field allows. `field` is as the user wrote it, `why` completes the sentence.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Invalid {
+    /// The field, in the spelling of the documentation.
+    pub field: Cow<'static, str>,
+    /// What is wrong with it, and what is allowed.
+    pub why: String,
+}
+
+impl Invalid {
+    /// A fault in `field`.
+    pub fn new(field: impl Into<Cow<'static, str>>, why: impl Into<String>) -> Self {
+        Self { field: field.into(), why: why.into() }
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.why)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// How an attempt failed without an answer. Says in which phase, and whether the instance can have processed the request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// No connection: the instance cannot have seen the request.
+    Connect(ConnectFailure),
+    /// A kept-alive connection turned out to be closed before one byte of the answer came. Says nothing about the instance's health.
+    Stale {
+        /// Whether the whole request had been written, so that it may have been processed.
+        written: bool,
+    },
+    /// The connection broke after the request was sent and before the whole answer was there.
+    Reset,
+    /// The time of this attempt was over.
+    Timeout,
+    /// The answer was not acceptable HTTP, or larger than allowed. Says what was wrong.
+    Protocol(Cow<'static, str>),
+}
+
+/// Why no connection could be made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ConnectFailure {
+    /// The address answered that nobody listens there.
+    Refused,
+    /// Nothing answered in time.
+    TimedOut,
+    /// No way to that address.
+    Unreachable,
+    /// The host name has no address (yet).
+    NoAddress,
+    /// The address is not allowed by policy.
+    NotAllowed,
+    /// The TLS handshake failed. Says how.
+    Tls(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(why) => why.fmt(f),
+            Self::Stale { .. } => f.write_str("the kept-alive connection had been closed"),
+            Self::Reset => f.write_str("connection broken before the whole answer came"),
+            Self::Timeout => f.write_str("no whole answer in time"),
+            Self::Protocol(what) => write!(f, "unacceptable answer: {what}"),
+        }
+    }
+}
+
+impl fmt::Display for ConnectFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused => f.write_str("connection refused"),
+            Self::TimedOut => f.write_str("no connection in time"),
+            Self::Unreachable => f.write_str("address unreachable"),
+            Self::NoAddress => f.write_str("host name does not resolve"),
+            Self::NotAllowed => f.write_str("address not allowed"),
+            Self::Tls(why) => write!(f, "TLS handshake failed: {}", super::shown(why)),
+        }
+    }
+}
+
+/// A limit that can be full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Limit {
+    /// `limits.maxQueue`: calls of one service waiting for a slot.
+    Queue,
+    /// `limits.queueTimeoutMs`: a call waited as long as it may.
+    QueueTimeout,
+    /// `queue`: calls waiting for a worker of the API server.
+    Workers,
+    /// Long polls waiting for a change.
+    Watchers,
+    /// `maxServices`.
+    Services,
+    /// `maxInstancesPerService`.
+    Instances,
+}
+
+impl Limit {
+    /// The name of the setting that bounds it.
+    pub const fn setting(self) -> &'static str {
+        match self {
+            Self::Queue => "maxQueue",
+            Self::QueueTimeout => "queueTimeoutMs",
+            Self::Workers => "queue",
+            Self::Watchers => "maxWatchers",
+            Self::Services => "maxServices",
+            Self::Instances => "maxInstancesPerService",
+        }
+    }
+}
+
+/// Why a call failed: the cause of its last attempt, or what kept it from making one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// No such service is registered.
+    UnknownService,
+    /// Instances are registered, but none is available.
+    NoHealthyInstance,
+    /// The service's circuit breaker is open.
+    CircuitOpen {
+        /// Until a trial is let through.
+        retry_after: Duration,
+    },
+    /// A limit is full.
+    Overloaded(Limit),
+    /// The last attempt got no connection.
+    Connect(ConnectFailure),
+    /// The last attempt's connection broke.
+    Reset,
+    /// The last attempt's answer was not acceptable HTTP.
+    Protocol(Cow<'static, str>),
+    /// The last attempt answered with a failing status.
+    Status(u16),
+    /// The last attempt's time was over.
+    Timeout,
+    /// The time of the whole call was over.
+    DeadlineExceeded,
+    /// The call passed through too many meshes.
+    LoopDetected,
+    /// The mesh is shutting down.
+    Draining,
+}
+
+impl Cause {
+    /// The word callers see.
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::UnknownService => Reason::UnknownService,
+            Self::NoHealthyInstance => Reason::NoHealthyInstance,
+            Self::CircuitOpen { .. } => Reason::CircuitOpen,
+            Self::Overloaded(_) => Reason::Overloaded,
+            Self::Connect(_) => Reason::UpstreamConnect,
+            Self::Reset => Reason::UpstreamReset,
+            Self::Protocol(_) => Reason::UpstreamProtocol,
+            Self::Status(_) => Reason::UpstreamStatus,
+            Self::Timeout => Reason::UpstreamTimeout,
+            Self::DeadlineExceeded => Reason::DeadlineExceeded,
+            Self::LoopDetected => Reason::LoopDetected,
+            Self::Draining => Reason::Draining,
+        }
+    }
+}
+
+impl From<Failure> for Cause {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Connect(why) => Self::Connect(why),
+            Failure::Stale { .. } | Failure::Reset => Self::Reset,
+            Failure::Timeout => Self::Timeout,
+            Failure::Protocol(what) => Self::Protocol(what),
+        }
+    }
+}
+
+/// A failed call, with all an operator needs to know why.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CallError {
+    /// The service that was called, as the caller wrote it.
+    pub service: String,
+    /// What went wrong last.
+    pub cause: Cause,
+    /// How many attempts were made.
+    pub attempts: u32,
+    /// The instance of the last attempt.
+    pub instance: Option<InstanceId>,
+    /// The id of the call.
+    pub request_id: RequestId,
+    /// A retry was left out because the request may have been processed and is not idempotent; says how to allow it.
+    pub retry_skipped: Option<String>,
+    /// A retry was left out because the service's retry budget is empty.
+    pub budget_exhausted: bool,
+    /// No attempt can have been processed by an instance.
+    pub not_sent: bool,
+}
+
+impl CallError {
+    /// The word for why, as the HTTP API says it.
+    pub const fn reason(&self) -> Reason {
+        self.cause.reason()
+    }
+
+    /// The status of the last answer, when the cause is one.
+    pub const fn upstream_status(&self) -> Option<u16> {
+        match self.cause {
+            Cause::Status(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// When it makes sense to call again.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self.cause {
+            Cause::CircuitOpen { retry_after } => Some(retry_after),
+            Cause::Overloaded(_) => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let service = &self.service;
+        if self.attempts > 0 {
+            let plural = if self.attempts == 1 { "" } else { "s" };
+            write!(f, "Failed to call {service} after {} attempt{plural}: ", self.attempts)?;
+        }
+        match &self.cause {
+            Cause::UnknownService => write!(f, "no such service is registered: {}", super::shown(service)),
+            Cause::NoHealthyInstance => write!(f, "no healthy instance available for service: {service}"),
+            Cause::CircuitOpen { .. } => write!(f, "circuit breaker is OPEN for {service}"),
+            Cause::Overloaded(limit) => write!(f, "{service} is overloaded: the limit {} is reached", limit.setting()),
+            Cause::Connect(why) => why.fmt(f),
+            Cause::Reset => Failure::Reset.fmt(f),
+            Cause::Protocol(what) => write!(f, "unacceptable answer: {what}"),
+            Cause::Status(status) => write!(f, "service returned status {status}"),
+            Cause::Timeout => write!(f, "no whole answer within the time of one attempt"),
+            Cause::DeadlineExceeded => f.write_str("the deadline of the call has passed"),
+            Cause::LoopDetected => write!(f, "the call to {service} has passed through too many meshes"),
+            Cause::Draining => f.write_str("the mesh is shutting down"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $word:literal, $status:literal;)*) => {
+        /// Why the mesh refused or failed something: one word for machines and the HTTP status that goes with it.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Reason { $($(#[$doc])* $variant,)* }
+
+        impl Reason {
+            /// Every reason, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The word in `"reason"` and `x-mesh-reason`.
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+
+            /// The HTTP status of an answer with this reason.
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$variant => $status,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Malformed JSON, or a missing or invalid field.
+    BadRequest = "bad_request", 400;
+    /// The request came from a page of another origin, or under a host name that is not the mesh's.
+    Forbidden = "forbidden", 403;
+    /// The address is refused by policy.
+    UpstreamNotAllowed = "upstream_not_allowed", 403;
+    /// No such path, service or instance.
+    NotFound = "not_found", 404;
+    /// The path exists, but not with this method.
+    MethodNotAllowed = "method_not_allowed", 405;
+    /// The body is larger than allowed.
+    PayloadTooLarge = "payload_too_large", 413;
+    /// No such service is registered.
+    UnknownService = "unknown_service", 503;
+    /// Registered, but no instance is available.
+    NoHealthyInstance = "no_healthy_instance", 503;
+    /// The circuit breaker is open.
+    CircuitOpen = "circuit_open", 503;
+    /// A limit is full.
+    Overloaded = "overloaded", 503;
+    /// The last attempt got no connection.
+    UpstreamConnect = "upstream_connect", 503;
+    /// The last attempt's connection broke.
+    UpstreamReset = "upstream_reset", 503;
+    /// The last attempt's answer was not acceptable HTTP.
+    UpstreamProtocol = "upstream_protocol", 503;
+    /// The last attempt answered with a failing status.
+    UpstreamStatus = "upstream_status", 503;
+    /// The last attempt's time was over, and no retry was allowed.
+    UpstreamTimeout = "upstream_timeout", 504;
+    /// The deadline of the call cut something short.
+    DeadlineExceeded = "deadline_exceeded", 504;
+    /// The call passed through too many meshes.
+    LoopDetected = "loop_detected", 508;
+    /// The mesh is shutting down.
+    Draining = "draining", 503;
+    /// The registry cannot confirm a write; nothing was changed.
+    RegistryUnavailable = "registry_unavailable", 503;
+    /// A fault in the mesh itself.
+    Internal = "internal", 500;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(cause: Cause, attempts: u32) -> CallError {
+        CallError {
+            service: "user-service".to_owned(),
+            cause,
+            attempts,
+            instance: None,
+            request_id: RequestId::from_roll(1, 2),
+            retry_skipped: None,
+            budget_exhausted: false,
+            not_sent: false,
+        }
+    }
+
+    #[test]
+    fn the_documented_sentences_are_said() {
+        assert_eq!(error(Cause::Status(500), 4).to_string(), "Failed to call user-service after 4 attempts: service returned status 500");
+        let open = Cause::CircuitOpen { retry_after: Duration::from_secs(1) };
+        assert_eq!(error(open, 0).to_string(), "circuit breaker is OPEN for user-service");
+        assert_eq!(error(Cause::NoHealthyInstance, 0).to_string(), "no healthy instance available for service: user-service");
+    }
+
+    #[test]
+    fn every_reason_has_its_own_word() {
+        for (i, a) in Reason::ALL.iter().enumerate() {
+            assert!(Reason::ALL.iter().skip(i + 1).all(|b| a.word() != b.word()), "{}", a.word());
+        }
+    }
+}

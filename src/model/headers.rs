@@ -1,0 +1,158 @@
+//! HTTP header fields and their hygiene: what must never cross the mesh.
+
+use super::{Invalid, shown};
+
+/// Header names that carry the trace context of a call; passed through untouched.
+pub const TRACE_CONTEXT: [&str; 8] =
+    ["traceparent", "tracestate", "baggage", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled"];
+
+/// Fields that belong to one connection (RFC 9110 §7.6.1), never forwarded.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Fields only the mesh may set on a request to an instance.
+const OURS: [&str; 6] = ["host", "content-length", "expect", "x-request-id", "x-service-mesh", "x-request-timeout-ms"];
+
+/// An ordered list of header fields; names compare without case, duplicates are kept.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Headers(Vec<(Box<str>, Box<[u8]>)>);
+
+impl Headers {
+    /// No fields.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Adds a field after checking it.
+    ///
+    /// # Errors
+    /// [`Invalid`] when the name is not a token or the value holds a control character (RFC 9110 §5).
+    pub fn append(&mut self, name: &str, value: &str) -> Result<(), Invalid> {
+        if !is_token(name) {
+            return Err(Invalid::new("headers", format!("{} is not a header name", shown(name))));
+        }
+        if value.bytes().any(|b| b.is_ascii_control() && b != b'\t') {
+            return Err(Invalid::new("headers", format!("the value of {name} has a control character")));
+        }
+        self.push(name, value.as_bytes());
+        Ok(())
+    }
+
+    /// Adds a field that an HTTP parser or this crate has already checked.
+    pub(crate) fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        self.0.push((name.into(), value.as_ref().into()));
+    }
+
+    /// The first value of `name`, when it is text.
+    pub fn first(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).and_then(|(_, value)| std::str::from_utf8(value).ok())
+    }
+
+    /// Whether there is a field of that name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.iter().any(|(n, _)| n.eq_ignore_ascii_case(name))
+    }
+
+    /// All fields in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// These fields without those that must not be passed on to an instance: hop-by-hop fields (also those named in `Connection`),
+    /// framing, `Host`, and every field whose meaning belongs to the mesh (`x-mesh-…`, `x-weft-…`).
+    pub fn for_upstream(&self) -> Self {
+        self.without(|name| OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours)) || is_mesh(name))
+    }
+
+    /// These fields without those that end at the mesh on the way back: hop-by-hop fields, framing, and what only the mesh may say.
+    pub fn for_downstream(&self) -> Self {
+        self.without(|name| name.eq_ignore_ascii_case("content-length") || is_mesh(name))
+    }
+
+    fn without(&self, also: impl Fn(&str) -> bool) -> Self {
+        let named = |name: &str| {
+            self.iter()
+                .filter(|(n, _)| n.eq_ignore_ascii_case("connection"))
+                .flat_map(|(_, value)| value.split(|b| *b == b','))
+                .any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+        };
+        let hop_by_hop = |name: &str| HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop)) || named(name);
+        Self(self.0.iter().filter(|(name, _)| !hop_by_hop(name) && !also(name)).cloned().collect())
+    }
+}
+
+fn is_mesh(name: &str) -> bool {
+    ["x-mesh-", "x-weft-"].iter().any(|prefix| name.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix)))
+}
+
+/// Whether `text` is a token (RFC 9110 §5.6.2), as header names and methods are.
+pub(super) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 256 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&str, &str)]) -> Headers {
+        let mut headers = Headers::new();
+        for (name, value) in fields {
+            headers.append(name, value).expect(name);
+        }
+        headers
+    }
+
+    fn names(headers: &Headers) -> Vec<&str> {
+        headers.iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn duplicates_case_and_order_are_kept() {
+        let all = headers(&[("Set-Cookie", "a"), ("X", "1"), ("set-cookie", "b")]);
+        assert_eq!(names(&all.for_downstream()), ["Set-Cookie", "X", "set-cookie"]);
+        assert_eq!(all.first("SET-COOKIE"), Some("a"));
+    }
+
+    #[test]
+    fn what_belongs_to_one_connection_or_to_the_mesh_is_not_sent_upstream() {
+        let all = headers(&[
+            ("Connection", "close, X-Secret-Hop"),
+            ("x-secret-hop", "1"),
+            ("TE", "trailers"),
+            ("Transfer-Encoding", "chunked"),
+            ("Host", "evil"),
+            ("Content-Length", "5"),
+            ("Expect", "100-continue"),
+            ("X-Mesh-Attempt", "9"),
+            ("x-weft-identity", "root"),
+            ("X-Request-ID", "forged"),
+            ("Accept", "*/*"),
+            ("Authorization", "Bearer t"),
+        ]);
+        assert_eq!(names(&all.for_upstream()), ["Accept", "Authorization"]);
+    }
+
+    #[test]
+    fn what_only_the_mesh_may_say_does_not_come_back() {
+        let all = headers(&[("Content-Type", "a/b"), ("Content-Length", "5"), ("x-mesh-reason", "forged"), ("Keep-Alive", "timeout=5")]);
+        assert_eq!(names(&all.for_downstream()), ["Content-Type"]);
+    }
+
+    #[test]
+    fn a_header_cannot_smuggle_another() {
+        let mut headers = Headers::new();
+        for (name, value) in [("X", "a\r\nY: b"), ("X\r\nY", "a"), ("", "a"), ("X", "a\0"), ("X Y", "a"), ("X:", "a")] {
+            assert!(headers.append(name, value).is_err(), "{name:?}: {value:?}");
+        }
+        assert!(headers.append("X", "caf\u{e9}\ttab").is_ok());
+    }
+}

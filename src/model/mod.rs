@@ -1,0 +1,23 @@
+//! The words everything else is written in: names and instances, messages, time and chance, errors.
+//!
+//! Everything here is parsed once, by a checked constructor, and not checked again afterwards. Nothing here does I/O; the one place
+//! that reads a clock, rolls dice or parks a thread is [`time`].
+
+mod call;
+mod endpoint;
+mod error;
+mod headers;
+mod instance;
+mod name;
+pub mod settings;
+pub(crate) mod sync;
+mod text;
+pub mod time;
+
+pub use call::{Call, Caller, Method, Reply, RequestId};
+pub use endpoint::Endpoint;
+pub use error::{CallError, Cause, ConnectFailure, Failure, Invalid, Limit, Reason};
+pub use headers::{Headers, TRACE_CONTEXT};
+pub use instance::{AdminState, HealthTarget, Host, Registration, Scheme, Weight};
+pub use name::{InstanceId, ServiceName};
+pub use text::{closest, shown};

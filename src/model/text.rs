@@ -1,0 +1,87 @@
+//! Text from strangers, made safe to show, and the nearest word to a mistyped one.
+
+use std::fmt::Write;
+
+/// How much of a stranger's text an error message or a log line repeats.
+const SHOWN: usize = 64;
+
+/// `text` in quotes, control characters escaped and cut after 64 characters, safe in a log line or an error message.
+pub fn shown(text: &str) -> String {
+    let mut out = String::with_capacity(text.len().min(SHOWN) + 2);
+    out.push('"');
+    for c in text.chars().take(SHOWN) {
+        match c {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(c);
+            }
+            c if c.is_control() || ('\u{200b}'..='\u{202e}').contains(&c) => {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "\\u{{{:x}}}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    if text.chars().nth(SHOWN).is_some() {
+        out.push('…');
+    }
+    out.push('"');
+    out
+}
+
+/// The one of `words` nearest to `typed`, when it is near enough to be meant.
+pub fn closest<'a>(typed: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = (typed.chars().count() / 3).max(2);
+    words
+        .into_iter()
+        .map(|word| (distance(&typed.to_lowercase(), &word.to_lowercase()), word))
+        .filter(|(distance, _)| *distance <= limit)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, word)| word)
+}
+
+/// Levenshtein distance (Wagner and Fischer, 1974, with one row).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, to) in row.iter_mut().skip(1).zip(&b) {
+            let value = (diagonal + usize::from(from != *to)).min(*cell + 1).min(left + 1);
+            diagonal = *cell;
+            *cell = value;
+            left = value;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strange_text_is_shown_on_one_line_and_cut() {
+        assert_eq!(shown("a\n\u{1b}[31m\"b\""), "\"a\\u{a}\\u{1b}[31m\\\"b\\\"\"");
+        assert!(shown(&"x".repeat(1000)).chars().count() < 70);
+    }
+
+    #[test]
+    fn the_nearest_word_is_found_and_a_far_one_is_not() {
+        let words = ["maxRetries", "timeoutMs", "workers"];
+        assert_eq!(closest("maxRetires", words), Some("maxRetries"));
+        assert_eq!(closest("worker", words), Some("workers"));
+        assert_eq!(closest("colour", words), None);
+    }
+
+    #[test]
+    fn distance_counts_insertions_deletions_and_changes() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("abc", "abc"), 0);
+    }
+}

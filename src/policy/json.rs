@@ -1,0 +1,132 @@
+//! Reading settings from JSON so that a mistake is named by its key: unknown keys with the nearest known one, wrong types by their path.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::model::{Invalid, closest, shown};
+
+/// Reads `json` over `defaults`. Keys left out keep their default.
+///
+/// # Errors
+/// [`Invalid`] whose field is the path of the key that is unknown or of the wrong type.
+pub fn read<T: Serialize + DeserializeOwned>(json: &Value, defaults: &T) -> Result<T, Invalid> {
+    let fault = |error: serde_json::Error| Invalid::new("policy", error.to_string());
+    let known = serde_json::to_value(defaults).map_err(fault)?;
+    known_keys(json, &known, "")?;
+    let mut whole = known.clone();
+    merge(&mut whole, json);
+    match serde_json::from_value(whole) {
+        Ok(value) => Ok(value),
+        Err(error) => Err(locate::<T>(json, &known, &mut Vec::new()).unwrap_or_else(|| fault(error))),
+    }
+}
+
+/// JSON Merge Patch (RFC 7396): objects merge, `null` removes, everything else replaces.
+pub fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    if let Value::Object(target) = target {
+        for (key, value) in patch {
+            if value.is_null() {
+                target.remove(key);
+            } else {
+                merge(target.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+    }
+}
+
+/// Refuses the first key of `json` that `known` does not have. An empty object or a non-object in `known` is free-form.
+fn known_keys(json: &Value, known: &Value, path: &str) -> Result<(), Invalid> {
+    let (Value::Object(json), Value::Object(known)) = (json, known) else { return Ok(()) };
+    if known.is_empty() {
+        return Ok(());
+    }
+    for (key, value) in json {
+        let path = join(path, key);
+        match known.get(key) {
+            Some(known) => known_keys(value, known, &path)?,
+            None => {
+                let hint = closest(key, known.keys().map(String::as_str)).map_or(String::new(), |near| format!("; did you mean {near}?"));
+                return Err(Invalid::new(path, format!("{} is not a setting{hint}", shown(key))));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Finds the key that does not fit its type, by setting one leaf of `json` at a time.
+fn locate<T: DeserializeOwned>(json: &Value, known: &Value, path: &mut Vec<String>) -> Option<Invalid> {
+    if let Value::Object(fields) = json {
+        return fields.iter().find_map(|(key, value)| {
+            path.push(key.clone());
+            let found = locate::<T>(value, known, path);
+            path.pop();
+            found
+        });
+    }
+    let mut alone = json.clone();
+    for key in path.iter().rev() {
+        alone = Value::Object(Map::from_iter([(key.clone(), alone)]));
+    }
+    let mut whole = known.clone();
+    merge(&mut whole, &alone);
+    let error = serde_json::from_value::<T>(whole).err()?;
+    Some(Invalid::new(path.join("."), format!("{} does not fit: {error}", shown(&json.to_string()))))
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::policy::Policy;
+
+    #[test]
+    fn what_is_left_out_keeps_its_default() {
+        let policy = Policy::from_json(&json!({"retry": {"maxRetries": 1}})).expect("valid");
+        assert_eq!(policy.retry.max_retries, 1);
+        assert_eq!(policy.retry.base_delay_ms.0, 100);
+    }
+
+    #[test]
+    fn a_mistake_is_named_by_its_path() {
+        let fault = |json| Policy::from_json(&json).expect_err("invalid").to_string();
+        assert_eq!(
+            fault(json!({"retry": {"maxRetires": 1}})),
+            "retry.maxRetires: \"maxRetires\" is not a setting; did you mean maxRetries?"
+        );
+        let wrong = fault(json!({"timeouts": {"totalMs": "5s"}}));
+        assert!(wrong.starts_with("timeouts.totalMs: "), "{wrong}");
+        let nested = fault(json!({"retry": 5}));
+        assert!(nested.starts_with("retry: "), "{nested}");
+        let range = fault(json!({"circuitBreaker": {"failureThreshold": 0}}));
+        assert!(range.starts_with("circuitBreaker.failureThreshold: 0 is out of range"), "{range}");
+    }
+
+    #[test]
+    fn merging_follows_the_examples_of_the_standard() {
+        for (target, patch, result) in [
+            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
+            (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
+            (json!({"a": {"b": "c"}}), json!({"a": {"b": "d", "c": null}}), json!({"a": {"b": "d"}})),
+            (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
+            (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
+        ] {
+            let mut merged = target.clone();
+            merge(&mut merged, &patch);
+            assert_eq!(merged, result, "{target} + {patch}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Pure decisions, one file per concept, each with its settings: whether to let a call in, where to send it, whether to try again.
+//!
+//! Nothing here reads a clock, rolls dice, takes a lock, logs or does I/O: `now` and `roll` are arguments, and a decision is a value that
+//! the caller acts on. That is why each policy can be tested as a table.
+//!
+//! What each event means (the one function is [`classify::classify`], and a test walks this table):
+//!
+//! | event | circuit breaker | ejection | retry | reason when it is the last |
+//! |---|---|---|---|---|
+//! | 2xx, 3xx, 4xx (429 apart) | success | success | no | delivered as it is |
+//! | 429 | excluded | excluded | any method | delivered as it is |
+//! | 501, 505 | success | success | no | delivered as it is |
+//! | 500, 502, 504 | failure | failure | idempotent only | `upstream_status` |
+//! | 503 | failure | failure | any method | `upstream_status` |
+//! | 503 of another mesh (`x-mesh-reason`) without `x-mesh-not-sent: true` | failure | failure | idempotent only | `upstream_status` |
+//! | any other 5xx | failure | failure | no | `upstream_status` |
+//! | no connection | failure | failure | any method, at once if an untried instance is available | `upstream_connect` |
+//! | connection broken | failure | failure | idempotent only | `upstream_reset` |
+//! | attempt timed out | failure | failure | idempotent only | `upstream_timeout` |
+//! | attempt cut short by the caller's own limit | excluded | excluded | no time left | `deadline_exceeded` |
+//! | kept-alive connection was closed, request not fully written | excluded | excluded | any method, at once, once | `upstream_reset` |
+//! | kept-alive connection was closed, request written | excluded | excluded | idempotent only, at once, once | `upstream_reset` |
+//! | not HTTP, too large | failure | failure | no | `upstream_protocol` |
+
+pub mod balance;
+pub mod breaker;
+pub mod classify;
+pub mod health;
+pub mod limit;
+pub mod outlier;
+pub mod retry;
+pub mod timeout;
+pub mod upstreams;
+
+use serde_json::Value;
+
+use crate::model::Invalid;
+use crate::model::settings::{Setting, settings};
+
+settings! {
+    /// All settings of one service.
+    pub struct Policy {
+        /// How an instance is chosen.
+        load_balancing: balance::Config = balance::Config::default();
+        /// When calls to the whole service are broken off.
+        circuit_breaker: breaker::Config = breaker::Config::default();
+        /// When one instance is left out because its attempts fail.
+        outlier: outlier::Config = outlier::Config::default();
+        /// When a failed attempt is repeated.
+        retry: retry::Config = retry::Config::default();
+        /// How long things may take.
+        timeouts: timeout::Config = timeout::Config::default();
+        /// How the health of instances is asked.
+        health_check: health::Config = health::Config::default();
+        /// How much may run and wait at once.
+        limits: limit::Config = limit::Config::default();
+    }
+}
+
+impl Policy {
+    /// Reads a policy from JSON in which every key is optional, and checks it as a whole.
+    ///
+    /// # Errors
+    /// [`Invalid`] naming the first key that is unknown, has the wrong type, or is out of range.
+    pub fn from_json(json: &Value) -> Result<Self, Invalid> {
+        let policy: Self = crate::policy::read(json, &Self::default())?;
+        let mut faults = Vec::new();
+        policy.check("", &mut faults);
+        policy.timeouts.check_order(&mut faults);
+        match faults.into_iter().next() {
+            None => Ok(policy),
+            Some(fault) => Err(fault),
+        }
+    }
+}
+
+mod json;
+pub use json::{merge, read};
