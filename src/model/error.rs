@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use super::{InstanceId, RequestId};
+use super::{InstanceId, Method, RequestId};
 
 /// A value that is not what its field allows. `field` is as the user wrote it, `why` completes the sentence.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -197,8 +197,8 @@ pub struct CallError {
     pub instance: Option<InstanceId>,
     /// The id of the call.
     pub request_id: RequestId,
-    /// A retry was left out because the request may have been processed and is not idempotent; says how to allow it.
-    pub retry_skipped: Option<String>,
+    /// A retry was left out because the request may have been processed and this method must not be repeated unasked.
+    pub retry_skipped: Option<Method>,
     /// A retry was left out because the service's retry budget is empty.
     pub budget_exhausted: bool,
     /// No attempt can have been processed by an instance.

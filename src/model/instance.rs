@@ -125,14 +125,10 @@ impl fmt::Display for Host {
 }
 
 /// `host:port` as it stands in a URL or a `Host` header.
-pub(crate) struct Authority<'a>(pub(crate) &'a Host, pub(crate) NonZeroU16);
-
-impl fmt::Display for Authority<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.1),
-            host => write!(f, "{host}:{}", self.1),
-        }
+pub(crate) fn authority(host: &Host, port: NonZeroU16) -> String {
+    match host {
+        Host::Ip(IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
+        host => format!("{host}:{port}"),
     }
 }
 
@@ -148,6 +144,17 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    /// This scheme, if it is built in.
+    ///
+    /// # Errors
+    /// [`Invalid`] for `https` in a build without TLS.
+    pub fn supported(self) -> Result<Self, Invalid> {
+        match self {
+            Self::Https if !cfg!(feature = "tls") => Err(Invalid::new("scheme", "https is not in this build; build with the feature tls")),
+            scheme => Ok(scheme),
+        }
+    }
+
     /// `http` or `https`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -182,6 +189,7 @@ impl HealthTarget {
             Some(("https", rest)) => (Scheme::Https, rest),
             _ => return Err(invalid("must begin with http:// or https://")),
         };
+        scheme.supported().map_err(|fault| invalid(&format!("cannot be asked: {}", fault.why)))?;
         let (authority, path) = match rest.find(['/', '?', '#']) {
             Some(at) => rest.split_at(at),
             None => (rest, "/"),
@@ -211,7 +219,7 @@ impl HealthTarget {
 
 impl fmt::Display for HealthTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}{}", self.scheme.as_str(), Authority(&self.host, self.port), self.endpoint)
+        write!(f, "{}://{}{}", self.scheme.as_str(), authority(&self.host, self.port), self.endpoint)
     }
 }
 

@@ -18,6 +18,7 @@ pub use call::{Call, Caller, Method, Reply, RequestId};
 pub use endpoint::Endpoint;
 pub use error::{CallError, Cause, ConnectFailure, Failure, Invalid, Limit, Reason};
 pub use headers::{Headers, TRACE_CONTEXT};
+pub(crate) use instance::authority;
 pub use instance::{AdminState, HealthTarget, Host, Registration, Scheme, Weight};
 pub use name::{InstanceId, ServiceName};
 pub use text::{closest, shown};

@@ -133,6 +133,16 @@ impl Budget {
         copy.tokens
     }
 
+    /// The latest time this budget has seen.
+    pub const fn last_seen(&self) -> Instant {
+        self.at
+    }
+
+    /// Whether the settings allow any retry at all.
+    pub fn is_possible(config: &Config) -> bool {
+        Self::cap(config) >= 1.0
+    }
+
     fn refill(&mut self, config: &Config, now: Instant) {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = self.at.max(now);

@@ -1,0 +1,256 @@
+//! How a result is said over HTTP. The one place where an error becomes a status, a reason and a sentence.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::mesh::RegistryError;
+use crate::model::{CallError, Invalid, Limit, Reason, Reply};
+
+/// An answer, whole.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// Header fields, without framing.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// An answer with a body of that type.
+    pub fn new(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
+        Self { status, headers: vec![("content-type".to_owned(), content_type.into())], body: body.into() }
+    }
+
+    /// An answer without a body.
+    pub const fn empty(status: u16) -> Self {
+        Self { status, headers: Vec::new(), body: Vec::new() }
+    }
+
+    /// JSON on one line.
+    pub fn json(value: &impl Serialize) -> Self {
+        Self::of_json(serde_json::to_vec(value))
+    }
+
+    /// JSON for a person to read.
+    pub fn pretty(value: &impl Serialize) -> Self {
+        let mut answer = Self::of_json(serde_json::to_vec_pretty(value));
+        answer.body.push(b'\n');
+        answer
+    }
+
+    fn of_json(json: serde_json::Result<Vec<u8>>) -> Self {
+        match json {
+            Ok(body) => Self::new(200, JSON, body),
+            // A type of this crate that cannot be written as JSON would be a fault of this crate.
+            Err(error) => ApiError::Internal(error.to_string()).into(),
+        }
+    }
+
+    /// Adds a header field.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.headers.push((name.to_owned(), value.as_ref().to_vec()));
+        self
+    }
+}
+
+const JSON: &str = "application/json";
+
+/// `{"success":true}`
+pub fn done() -> Answer {
+    Answer::json(&json!({"success": true}))
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        let headers = reply.headers.iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
+        Self { status: reply.status, headers, body: reply.body }
+            .with("x-mesh-instance", reply.instance.as_str())
+            .with("x-mesh-attempts", reply.attempts.to_string())
+            .with("x-mesh-upstream-ms", reply.upstream.as_millis().to_string())
+    }
+}
+
+/// Everything the API can refuse or fail.
+#[derive(Clone, PartialEq, Debug)]
+pub enum ApiError {
+    /// A field is not acceptable.
+    Bad(Invalid),
+    /// A change of the registry was refused.
+    Registry(RegistryError),
+    /// A call failed.
+    Call(Box<CallError>),
+    /// No such service.
+    NoSuchService(String),
+    /// The path exists, with these methods.
+    WrongMethod(Vec<&'static str>),
+    /// The body is larger than this.
+    TooLarge(usize),
+    /// Refused as a browser's.
+    Forbidden(&'static str),
+    /// A limit is full.
+    Full(Limit),
+    /// The mesh is shutting down.
+    Draining,
+    /// A fault in the mesh.
+    Internal(String),
+}
+
+impl From<Invalid> for ApiError {
+    fn from(fault: Invalid) -> Self {
+        Self::Bad(fault)
+    }
+}
+
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(error)
+    }
+}
+
+impl ApiError {
+    /// The word, and with it the status.
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Bad(_) | Self::Registry(RegistryError::Invalid(_)) => Reason::BadRequest,
+            Self::Registry(RegistryError::NotAllowed(_)) => Reason::UpstreamNotAllowed,
+            Self::Registry(RegistryError::NotFound) | Self::NoSuchService(_) => Reason::NotFound,
+            Self::Registry(RegistryError::Unavailable(_)) => Reason::RegistryUnavailable,
+            Self::Registry(RegistryError::Full(_)) | Self::Full(_) => Reason::Overloaded,
+            Self::Call(error) => error.reason(),
+            Self::WrongMethod(_) => Reason::MethodNotAllowed,
+            Self::TooLarge(_) => Reason::PayloadTooLarge,
+            Self::Forbidden(_) => Reason::Forbidden,
+            Self::Draining => Reason::Draining,
+            Self::Internal(_) => Reason::Internal,
+        }
+    }
+
+    fn sentence(&self) -> String {
+        match self {
+            Self::Bad(fault) => fault.to_string(),
+            Self::Registry(error) => error.to_string(),
+            Self::Call(error) => error.to_string(),
+            Self::NoSuchService(name) => format!("no such service is registered: {}", crate::model::shown(name)),
+            Self::WrongMethod(allowed) => format!("use {}", allowed.join(", ")),
+            Self::TooLarge(limit) => format!("the body is larger than {limit} bytes"),
+            Self::Forbidden(why) => (*why).to_owned(),
+            Self::Full(limit) => format!("the limit {} is reached", limit.setting()),
+            Self::Draining => "the mesh is shutting down".to_owned(),
+            Self::Internal(_) => "a fault in the mesh; its log says more".to_owned(),
+        }
+    }
+}
+
+impl From<ApiError> for Answer {
+    fn from(error: ApiError) -> Self {
+        let reason = error.reason();
+        let mut body = Map::new();
+        let mut say = |key: &str, value: Value| body.insert(key.to_owned(), value);
+        say("error", error.sentence().into());
+        say("reason", reason.word().into());
+        let mut headers: Vec<(&str, String)> = vec![("content-type", JSON.to_owned()), ("x-mesh-reason", reason.word().to_owned())];
+        match &error {
+            ApiError::Bad(fault) | ApiError::Registry(RegistryError::Invalid(fault)) => {
+                say("field", fault.field.clone().into());
+            }
+            ApiError::Call(call) => {
+                say("service", call.service.clone().into());
+                say("attempts", call.attempts.into());
+                if let Some(status) = call.upstream_status() {
+                    say("upstreamStatus", status.into());
+                }
+                if let Some(instance) = &call.instance {
+                    say("instance", instance.as_str().into());
+                    headers.push(("x-mesh-instance", instance.to_string()));
+                }
+                if let Some(method) = call.retry_skipped {
+                    let how = "may have been processed; send idempotent:true or an Idempotency-Key to allow retries";
+                    say("retrySkipped", format!("{method} {how}").into());
+                }
+                if call.budget_exhausted {
+                    say("budgetExhausted", true.into());
+                }
+                say("requestId", call.request_id.as_str().into());
+                headers.push(("x-mesh-attempts", call.attempts.to_string()));
+                if call.not_sent {
+                    headers.push(("x-mesh-not-sent", "true".to_owned()));
+                }
+                headers.extend(call.retry_after().map(|after| ("retry-after", whole_seconds(after).to_string())));
+            }
+            ApiError::WrongMethod(allowed) => headers.push(("allow", allowed.join(", "))),
+            ApiError::Full(limit) | ApiError::Registry(RegistryError::Full(limit)) => {
+                say("limit", limit.setting().into());
+                headers.push(("retry-after", "1".to_owned()));
+                headers.push(("x-mesh-not-sent", "true".to_owned()));
+            }
+            ApiError::Registry(RegistryError::Unavailable(_)) => headers.push(("retry-after", "5".to_owned())),
+            ApiError::Draining => headers.push(("x-mesh-not-sent", "true".to_owned())),
+            ApiError::Registry(RegistryError::NotAllowed(_) | RegistryError::NotFound)
+            | ApiError::NoSuchService(_)
+            | ApiError::TooLarge(_)
+            | ApiError::Forbidden(_)
+            | ApiError::Internal(_) => {}
+        }
+        let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())).collect();
+        Self { status: reason.status(), headers, body: Value::Object(body).to_string().into_bytes() }
+    }
+}
+
+/// Seconds, rounded up, so that who waits that long is not early; at least one.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Cause, Method, RequestId};
+
+    fn call_error(cause: Cause) -> CallError {
+        CallError {
+            service: "user-service".to_owned(),
+            cause,
+            attempts: 4,
+            instance: None,
+            request_id: RequestId::from_roll(0, 0),
+            retry_skipped: None,
+            budget_exhausted: false,
+            not_sent: false,
+        }
+    }
+
+    #[test]
+    fn a_failed_call_says_all_the_contract_promises() {
+        let error = CallError { retry_skipped: Some(Method::Post), budget_exhausted: true, ..call_error(Cause::Status(500)) };
+        let answer = Answer::from(ApiError::Call(Box::new(error)));
+        assert_eq!(answer.status, 503);
+        let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        assert_eq!(body["error"], "Failed to call user-service after 4 attempts: service returned status 500");
+        assert_eq!(body["reason"], "upstream_status");
+        assert_eq!((&body["service"], &body["attempts"], &body["upstreamStatus"]), (&json!("user-service"), &json!(4), &json!(500)));
+        assert_eq!(body["requestId"], "00000000-0000-4000-8000-000000000000");
+        assert_eq!(body["retrySkipped"], "POST may have been processed; send idempotent:true or an Idempotency-Key to allow retries");
+        assert_eq!(body["budgetExhausted"], true);
+        assert!(answer.headers.contains(&("x-mesh-reason".to_owned(), b"upstream_status".to_vec())));
+    }
+
+    #[test]
+    fn an_open_circuit_says_when_to_come_back_in_whole_seconds() {
+        for (ms, seconds) in [(1, "1"), (59_001, "60"), (60_000, "60")] {
+            let cause = Cause::CircuitOpen { retry_after: Duration::from_millis(ms) };
+            let answer = Answer::from(ApiError::Call(Box::new(call_error(cause))));
+            assert!(answer.headers.contains(&("retry-after".to_owned(), seconds.into())), "{ms}");
+        }
+    }
+
+    #[test]
+    fn a_fault_in_the_mesh_does_not_tell_strangers_about_its_insides() {
+        let answer = Answer::from(ApiError::Internal("panicked at src/secret.rs".to_owned()));
+        assert!(!String::from_utf8_lossy(&answer.body).contains("secret"));
+    }
+}

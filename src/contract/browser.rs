@@ -1,0 +1,66 @@
+//! Defence against browsers that are made to call the mesh on behalf of a page: forged cross-site requests, and names that are made to
+//! point at a loopback address (DNS rebinding).
+
+use std::net::IpAddr;
+
+use super::request::Request;
+
+/// Whether a request that changes something may come in, as far as browsers go. `loopback`: the door listens on loopback only.
+///
+/// # Errors
+/// The reason, for a person.
+pub fn judge(request: &Request, loopback: bool) -> Result<(), &'static str> {
+    let host = request.headers.first("host").unwrap_or_default();
+    if loopback && !is_local(host) {
+        return Err("the Host header names another machine, but this mesh listens on loopback only");
+    }
+    match request.headers.first("origin") {
+        None => Ok(()),
+        // A page's origin is scheme://host[:port]; ours is whatever the request says it was sent to.
+        Some(origin) if origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host)) => Ok(()),
+        Some(_) => Err("the request comes from a page of another origin"),
+    }
+}
+
+/// Whether a `Host` value names this machine's loopback, on whatever port.
+fn is_local(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map_or(rest, |(name, _)| name),
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Headers, RequestId};
+
+    fn allowed(fields: &[(&str, &str)], loopback: bool) -> bool {
+        let mut headers = Headers::new();
+        for (name, value) in fields {
+            headers.push(name, value);
+        }
+        let (method, target) = ("POST".to_owned(), "/register".to_owned());
+        judge(&Request { method, target, headers, body: Vec::new(), peer: None, id: RequestId::from_roll(0, 0) }, loopback).is_ok()
+    }
+
+    #[test]
+    fn pages_of_other_origins_and_rebound_names_are_refused() {
+        for (fields, loopback, expected) in [
+            (&[("host", "localhost:3000")][..], true, true),
+            (&[("host", "127.0.0.1:3000")], true, true),
+            (&[("host", "[::1]:3000")], true, true),
+            (&[("host", "evil.com")], true, false),
+            (&[("host", "localhost.evil.com:3000")], true, false),
+            (&[], true, false),
+            (&[("host", "mesh.internal:3000")], false, true),
+            (&[("host", "localhost:3000"), ("origin", "http://localhost:3000")], true, true),
+            (&[("host", "localhost:3000"), ("origin", "http://evil.com")], true, false),
+            (&[("host", "localhost:3000"), ("origin", "http://localhost:4000")], true, false),
+            (&[("host", "localhost:3000"), ("origin", "null")], true, false),
+        ] {
+            assert_eq!(allowed(fields, loopback), expected, "{fields:?}");
+        }
+    }
+}

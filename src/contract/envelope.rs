@@ -1,0 +1,271 @@
+//! The JSON bodies of the API, read into words of the model.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fields::Fields;
+use super::request::Request;
+use crate::model::{
+    AdminState, Call, Endpoint, Headers, HealthTarget, InstanceId, Invalid, Method, Registration, Scheme, ServiceName, TRACE_CONTEXT,
+    Weight, shown,
+};
+
+/// `POST /register`.
+///
+/// # Errors
+/// [`Invalid`] naming the field.
+pub fn registration(body: &[u8]) -> Result<Registration, Invalid> {
+    let fields = Fields::parse(body)?;
+    let service: String = fields.required("name")?;
+    let id: String = fields.required("id")?;
+    let host: String = fields.required("host")?;
+    let mut registration = Registration::new(&service, &id, &host, fields.required("port")?)?;
+    registration.scheme = fields.optional::<Scheme>("scheme")?.map(Scheme::supported).transpose()?;
+    registration.health_check = fields.parsed("healthCheckUrl", HealthTarget::new)?;
+    registration.metadata = fields.optional("metadata")?.map(metadata).transpose()?;
+    registration.healthy = fields.optional("healthy")?;
+    registration.weight = fields.optional("weight")?.map(Weight::new).transpose()?;
+    registration.zone = fields.parsed("zone", |text| ServiceName::new(text).map(|_| text.to_owned()))?;
+    registration.max_in_flight = at_least_one(fields.optional("maxInFlight")?, "maxInFlight")?;
+    let ttl = at_least_one(fields.optional::<u32>("ttlSeconds")?, "ttlSeconds")?;
+    registration.ttl = ttl.map(|seconds| Duration::from_secs(u64::from(seconds)));
+    Ok(registration)
+}
+
+fn at_least_one(number: Option<u32>, field: &'static str) -> Result<Option<u32>, Invalid> {
+    match number {
+        Some(0) => Err(Invalid::new(field, "0 is too small; use 1 or more, or leave it out")),
+        number => Ok(number),
+    }
+}
+
+/// Labels: text, numbers and booleans, few and short.
+fn metadata(values: BTreeMap<String, serde_json::Value>) -> Result<BTreeMap<String, String>, Invalid> {
+    let fault = |why: String| Err(Invalid::new("metadata", why));
+    if values.len() > 64 {
+        return fault(format!("has {} entries; use at most 64", values.len()));
+    }
+    let mut labels = BTreeMap::new();
+    for (key, value) in values {
+        let text = match value {
+            serde_json::Value::String(text) => text,
+            serde_json::Value::Number(number) => number.to_string(),
+            serde_json::Value::Bool(yes) => yes.to_string(),
+            _ => return fault(format!("{} is not text, a number or a boolean", shown(&key))),
+        };
+        if key.len() > 128 || text.len() > 1024 {
+            return fault(format!("{} is too long; use at most 128 bytes for a key and 1024 for a value", shown(&key)));
+        }
+        labels.insert(key, text);
+    }
+    Ok(labels)
+}
+
+/// `POST /invoke`. Ids, hops and trace context of the request itself become those of the call.
+///
+/// # Errors
+/// [`Invalid`] naming the field.
+pub fn call(request: &Request) -> Result<Call, Invalid> {
+    let fields = Fields::parse(&request.body)?;
+    let service = fields.required_parsed("serviceName", ServiceName::new)?;
+    let mut headers = Headers::new();
+    let wanted: Option<BTreeMap<String, String>> = fields.optional("headers")?;
+    for (name, value) in wanted.iter().flatten() {
+        headers.append(name, value)?;
+    }
+    for name in TRACE_CONTEXT {
+        if let Some(value) = request.headers.first(name).filter(|_| !headers.contains(name)) {
+            headers.push(name, value);
+        }
+    }
+    let milliseconds = |field| Ok::<_, Invalid>(fields.optional::<u64>(field)?.map(Duration::from_millis));
+    let of_request = request.headers.first("x-request-timeout-ms").and_then(|text| text.parse().ok()).map(Duration::from_millis);
+    Ok(Call {
+        service,
+        method: fields.parsed("method", Method::new)?.unwrap_or(Method::Get),
+        endpoint: fields.required_parsed("endpoint", Endpoint::new)?,
+        headers,
+        body: body(&fields)?,
+        timeout: milliseconds("timeoutMs")?.into_iter().chain(of_request).min(),
+        max_retries: fields.optional("maxRetries")?,
+        idempotent: fields.optional("idempotent")?.unwrap_or(false) || request.headers.contains("idempotency-key"),
+        hash_key: fields.optional("hashKey")?,
+        request_id: Some(request.id.clone()),
+        caller: request.caller(),
+        hops: number(request, "x-mesh-hops"),
+        is_retry: number(request, "x-mesh-attempt") > 1,
+    })
+}
+
+/// A string is sent as it is; any other value as JSON, byte for byte.
+fn body(fields: &Fields<'_>) -> Result<Option<Arc<[u8]>>, Invalid> {
+    let Some(raw) = fields.raw("body") else { return Ok(None) };
+    if raw.get().starts_with('"') {
+        let text: String = fields.required("body")?;
+        return Ok(Some(text.into_bytes().into()));
+    }
+    Ok(Some(raw.get().as_bytes().into()))
+}
+
+fn number(request: &Request, header: &str) -> u32 {
+    request.headers.first(header).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// `POST /deregister`.
+///
+/// # Errors
+/// [`Invalid`] naming the field.
+pub fn instance(body: &[u8]) -> Result<(ServiceName, InstanceId), Invalid> {
+    let fields = Fields::parse(body)?;
+    Ok((fields.required_parsed("name", ServiceName::new)?, fields.required_parsed("id", InstanceId::new)?))
+}
+
+/// `PUT /services/{name}/{id}/state`.
+///
+/// # Errors
+/// [`Invalid`] naming the field.
+pub fn state(body: &[u8]) -> Result<(AdminState, Option<String>), Invalid> {
+    let fields = Fields::parse(body)?;
+    let reason: Option<String> = fields.optional("reason")?;
+    if reason.as_ref().is_some_and(|reason| reason.len() > 256) {
+        return Err(Invalid::new("reason", "is longer than 256 bytes"));
+    }
+    Ok((fields.required("state")?, reason))
+}
+
+/// `PUT /services/{name}/{id}/weight`.
+///
+/// # Errors
+/// [`Invalid`] naming the field.
+pub fn weight(body: &[u8]) -> Result<Weight, Invalid> {
+    Weight::new(Fields::parse(body)?.required("weight")?)
+}
+
+/// `PUT /services/{name}/policy`: any JSON object.
+///
+/// # Errors
+/// [`Invalid`] when it is not one.
+pub fn policy(body: &[u8]) -> Result<serde_json::Value, Invalid> {
+    Fields::parse(body)?;
+    serde_json::from_slice(body).map_err(|error| Invalid::new("body", format!("is not valid JSON: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RequestId;
+
+    fn request(body: &str, headers: &[(&str, &str)]) -> Request {
+        let mut fields = Headers::new();
+        for (name, value) in headers {
+            fields.push(name, value);
+        }
+        let (method, target) = ("POST".to_owned(), "/invoke".to_owned());
+        Request { method, target, headers: fields, body: body.as_bytes().to_vec(), peer: None, id: RequestId::from_roll(1, 2) }
+    }
+
+    #[test]
+    fn the_documented_registration_is_read() {
+        let body = br#"{"id":"user-service-1","name":"user-service","host":"localhost","port":4001,
+            "healthCheckUrl":"http://localhost:4001/health","metadata":{"version":"1.0.0","region":"us-east-1","n":5,"b":true},
+            "healthy":true,"failureCount":0,"requestCount":0,"avgResponseTime":0,"lastHealthCheck":0}"#;
+        let read = registration(body).expect("valid");
+        assert_eq!((read.service.as_str(), read.id.as_str(), read.port.get()), ("user-service", "user-service-1", 4001));
+        assert_eq!(read.healthy, Some(true));
+        let metadata = read.metadata.expect("there");
+        assert_eq!((&*metadata["region"], &*metadata["n"], &*metadata["b"]), ("us-east-1", "5", "true"));
+    }
+
+    #[test]
+    fn every_bad_field_of_a_registration_is_named() {
+        for (change, field) in [
+            (r#""id":"""#, "id"),
+            (r#""id":5"#, "id"),
+            (r#""id":"a\u0000""#, "id"),
+            (r#""name":"a b""#, "name"),
+            (r#""host":"a@b""#, "host"),
+            (r#""host":null"#, "host"),
+            (r#""port":0"#, "port"),
+            (r#""port":-1"#, "port"),
+            (r#""port":65536"#, "port"),
+            (r#""port":99999"#, "port"),
+            (r#""port":"80""#, "port"),
+            (r#""port":80.5"#, "port"),
+            (r#""port":1e3"#, "port"),
+            (r#""port":null"#, "port"),
+            (r#""healthCheckUrl":"ftp://x""#, "healthCheckUrl"),
+            (r#""metadata":[]"#, "metadata"),
+            (r#""metadata":{"a":{}}"#, "metadata"),
+            (r#""weight":1001"#, "weight"),
+            (r#""weight":-1"#, "weight"),
+            (r#""ttlSeconds":0"#, "ttlSeconds"),
+            (r#""maxInFlight":0"#, "maxInFlight"),
+            (r#""healthy":"yes""#, "healthy"),
+            (r#""scheme":"ftp""#, "scheme"),
+        ] {
+            let name = change.split('"').nth(1).expect("a name");
+            let mut fields = vec![r#""id":"i""#, r#""name":"s""#, r#""host":"h""#, r#""port":1"#];
+            fields.retain(|other| other.split('"').nth(1) != Some(name));
+            fields.push(change);
+            let error = registration(format!("{{{}}}", fields.join(",")).as_bytes()).expect_err(change);
+            assert_eq!(error.field, field, "{change}: {error}");
+        }
+        for missing in ["id", "name", "host", "port"] {
+            let all = [(r#""id":"i""#, "id"), (r#""name":"s""#, "name"), (r#""host":"h""#, "host"), (r#""port":1"#, "port")];
+            let rest: Vec<&str> = all.iter().filter(|(_, name)| *name != missing).map(|(field, _)| *field).collect();
+            let error = registration(format!("{{{}}}", rest.join(",")).as_bytes()).expect_err(missing);
+            assert_eq!(error, Invalid::new(missing, "is required"));
+        }
+    }
+
+    #[test]
+    fn a_body_is_sent_byte_for_byte_and_a_string_as_it_is() {
+        let sent = |body: &str| {
+            call(&request(&format!(r#"{{"serviceName":"s","endpoint":"/","method":"POST","body":{body}}}"#), &[])).expect(body).body
+        };
+        assert_eq!(sent(r#"{"a": 1.50,  "b":1e999}"#).as_deref(), Some(&br#"{"a": 1.50,  "b":1e999}"#[..]));
+        assert_eq!(sent(r#""a\nb""#).as_deref(), Some(&b"a\nb"[..]));
+        assert_eq!(sent("0.10").as_deref(), Some(&b"0.10"[..]));
+        assert_eq!(sent("null"), None);
+    }
+
+    #[test]
+    fn what_the_request_says_about_itself_becomes_the_calls() {
+        let headers = [
+            ("traceparent", "00-a-b-01"),
+            ("x-mesh-hops", "3"),
+            ("x-mesh-attempt", "2"),
+            ("Idempotency-Key", "k"),
+            ("x-request-timeout-ms", "700"),
+        ];
+        let read = call(&request(r#"{"service_name":"s","endpoint":"/x","timeoutMs":900}"#, &headers)).expect("valid");
+        assert_eq!((read.hops, read.is_retry, read.idempotent), (3, true, true));
+        assert_eq!(read.timeout, Some(Duration::from_millis(700)));
+        assert_eq!(read.headers.first("traceparent"), Some("00-a-b-01"));
+        assert_eq!(read.method, Method::Get);
+    }
+
+    #[test]
+    fn bad_calls_are_refused_by_field() {
+        for (body, field) in [
+            (r#"{"endpoint":"/"}"#, "serviceName"),
+            (r#"{"serviceName":"s"}"#, "endpoint"),
+            (r#"{"serviceName":"x\"} 1\nup 0","endpoint":"/"}"#, "serviceName"),
+            (r#"{"serviceName":"s","endpoint":"http://evil/"}"#, "endpoint"),
+            (r#"{"serviceName":"s","endpoint":"/","method":"TRACE"}"#, "method"),
+            (r#"{"serviceName":"s","endpoint":"/","timeoutMs":-1}"#, "timeoutMs"),
+            (r#"{"serviceName":"s","endpoint":"/","headers":{"a\r\nb":"c"}}"#, "headers"),
+            (r#"{"serviceName":"s","endpoint":"/","headers":[1]}"#, "headers"),
+        ] {
+            assert_eq!(call(&request(body, &[])).expect_err(body).field, field, "{body}");
+        }
+    }
+
+    #[test]
+    fn states_and_weights_are_read() {
+        assert_eq!(state(br#"{"state":"drain","reason":"deploy"}"#).expect("valid"), (AdminState::Drain, Some("deploy".to_owned())));
+        assert_eq!(state(br#"{"state":"gone"}"#).expect_err("unknown").field, "state");
+        assert_eq!(weight(br#"{"weight":7}"#).expect("valid").get(), 7);
+    }
+}

@@ -1,0 +1,8 @@
+//! What both doors promise, written down once: which paths there are and who may use them, how a request is read, how a result is said.
+
+pub mod answer;
+pub mod browser;
+pub mod envelope;
+mod fields;
+pub mod request;
+pub mod router;

@@ -1,0 +1,485 @@
+//! The life of a call, whole, on one page.
+//!
+//! ```text
+//! start ─▶ enter: slot, breaker permit, instance ──┬─▶ Send ─▶ head ─▶ body_end ─┬─▶ Done
+//!            │ full                                │    │ failed                 │ retry?
+//!            ▼                                     │    ▼                        ▼
+//!          Queued ─ woken ─────────────────────────┘   retry? ──────────▶ Wait ─▶ again: next instance ─▶ Send
+//! ```
+//!
+//! The machine is told what happened and answers what to do next; it never blocks, and reads no clock: `now` and `roll` come in. A driver
+//! does what [`Step`] says (send, wait, wait to be woken) and reports back. The blocking driver is [`super::invoke`]. Dropping a machine at
+//! any point gives everything back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::cluster::{Admission, Cluster, Entry, InFlight};
+use super::member::Member;
+use super::queue::{Ticket, Wake};
+use crate::model::{Call, CallError, Cause, ConnectFailure, Failure, Headers, Limit, Method, RequestId};
+use crate::policy::Policy;
+use crate::policy::classify::{Again, Event, Meaning, Outcome, classify};
+use crate::policy::retry::Budget;
+use crate::policy::timeout::{Deadline, FLOOR};
+
+/// What to do next.
+pub enum Step {
+    /// Send the request to this instance, now; then report `head` or `failed`.
+    Send(Attempt),
+    /// No slot is free: step again when woken, or at `until`.
+    Queued {
+        /// When waiting is over.
+        until: Instant,
+    },
+    /// Wait before the next attempt: step again at `until`.
+    Wait {
+        /// When to go on.
+        until: Instant,
+    },
+    /// The call is over: deliver the answer that was collected or streamed, or this error.
+    Done(Box<End>),
+}
+
+/// One request to send.
+#[derive(Clone)]
+pub struct Attempt {
+    /// To whom.
+    pub member: Arc<Member>,
+    /// Which attempt of the call this is; the first is 1.
+    pub number: u32,
+    /// Time for connecting, over all addresses.
+    pub connect: Duration,
+    /// Time for the whole attempt.
+    pub timeout: Duration,
+    /// What is left of the whole call, for the instance to know.
+    pub left: Duration,
+    /// Use no kept-alive connection: one has just turned out to be closed.
+    pub fresh: bool,
+}
+
+/// What to do with an answer whose head has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Read the whole body, keep it, then report `body_end`; it is delivered once it is whole.
+    Collect,
+    /// Pass it on as it comes, then report `body_end`.
+    Deliver,
+    /// Throw it away and step again: there will be another attempt, or the call has failed.
+    Discard,
+}
+
+/// How a driver hands the answer on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Whole, so that a broken answer can still be retried or refused. A failing status is an error.
+    Collect,
+    /// As it comes. The last answer is passed on whatever its status.
+    Stream,
+}
+
+/// How a call ended.
+pub struct End {
+    /// `Ok`: deliver the answer.
+    pub result: Result<(), CallError>,
+    /// What there is to count and to log.
+    pub report: Report,
+}
+
+/// A call in retrospect.
+pub struct Report {
+    /// The attempts in order.
+    pub attempts: Vec<AttemptReport>,
+    /// From start to end.
+    pub took: Duration,
+}
+
+/// An attempt in retrospect.
+#[derive(Clone)]
+pub struct AttemptReport {
+    /// Which instance.
+    pub member: Arc<Member>,
+    /// From sending to the end.
+    pub took: Duration,
+    /// The status of the answer, if one came.
+    pub status: Option<u16>,
+}
+
+/// The machine.
+pub struct CallMachine {
+    cluster: Arc<Cluster>,
+    policy: Arc<Policy>,
+    mode: Mode,
+    wake: Wake,
+    service: String,
+    method: Method,
+    request_id: RequestId,
+    idempotent: bool,
+    max_retries: u32,
+    start: Instant,
+    deadline: Deadline,
+    state: State,
+    admission: Option<Admission>,
+    attempts: Vec<AttemptReport>,
+    tried: Vec<Arc<Member>>,
+    retries: u32,
+    stale_retry_used: bool,
+    retry_skipped: bool,
+    budget_exhausted: bool,
+    /// Every attempt so far was certainly not processed.
+    not_sent: bool,
+    stopped: bool,
+    /// What the last attempt came to: the cause of the call's failure if there is no further one, and what that says of the service.
+    last: Option<(Cause, Outcome)>,
+}
+
+enum State {
+    Entering(Option<(Ticket, Instant)>),
+    Sent(Flight),
+    Answered(Flight, Meaning, u16),
+    Waiting(Instant),
+    Again(Option<(Ticket, Instant)>),
+    Ended(Result<(), Cause>),
+    Over,
+}
+
+/// An attempt under way.
+struct Flight {
+    slot: InFlight,
+    began: Instant,
+    /// Its time is what the caller's own limit leaves.
+    cut_short_by_caller: bool,
+    /// Its time is what the deadline of the call leaves.
+    cut_short: bool,
+}
+
+impl CallMachine {
+    /// A new call. It does nothing before the first [`step`](Self::step).
+    pub(super) fn start(cluster: Arc<Cluster>, call: &Call, request_id: RequestId, mode: Mode, wake: Wake, now: Instant) -> Self {
+        let policy = cluster.policy();
+        let retry = &policy.retry;
+        let max_retries = if call.is_retry || !Budget::is_possible(retry) { 0 } else { retry.max_retries };
+        Self {
+            mode,
+            wake,
+            service: call.service.to_string(),
+            method: call.method,
+            request_id,
+            idempotent: call.is_idempotent() || retry.non_idempotent,
+            max_retries: call.max_retries.map_or(max_retries, |most| most.min(max_retries)),
+            start: now,
+            deadline: Deadline::new(&policy.timeouts, call.timeout, now),
+            state: State::Entering(None),
+            admission: None,
+            attempts: Vec::with_capacity(1),
+            tried: Vec::with_capacity(1),
+            retries: 0,
+            stale_retry_used: false,
+            retry_skipped: false,
+            budget_exhausted: false,
+            not_sent: true,
+            stopped: false,
+            last: None,
+            cluster,
+            policy,
+        }
+    }
+
+    /// What to do next.
+    pub fn step(&mut self, now: Instant) -> Step {
+        loop {
+            match std::mem::replace(&mut self.state, State::Over) {
+                State::Entering(waiting) => {
+                    if let Some(step) = self.ask(waiting, now, State::Entering) {
+                        return step;
+                    }
+                }
+                State::Again(waiting) => {
+                    if let Some(step) = self.ask(waiting, now, State::Again) {
+                        return step;
+                    }
+                }
+                State::Waiting(until) if now < until && !self.stopped => {
+                    self.state = State::Waiting(until);
+                    return Step::Wait { until };
+                }
+                State::Waiting(_) => self.state = State::Again(None),
+                State::Ended(result) => return Step::Done(Box::new(self.end(result, now))),
+                // Stepping while an attempt is under way means that the driver has given it up; so it has after the end.
+                State::Sent(_) | State::Answered(..) | State::Over => self.state = State::Ended(Err(Cause::Reset)),
+            }
+        }
+    }
+
+    /// The head of the answer has come.
+    pub fn head(&mut self, status: u16, headers: &Headers, now: Instant, roll: u64) -> Verdict {
+        let Some(flight) = self.sent() else { return Verdict::Discard };
+        self.not_sent = false;
+        let meaning = classify(&Event::Answer(status, headers), &self.policy.retry, flight.cut_short_by_caller);
+        if let Some(until) = self.retry_at(&meaning, false, now, roll) {
+            self.last = Some((Cause::Status(status), meaning.call));
+            self.attempt_over(flight, meaning.instance, false, Some(status), now);
+            self.state = State::Waiting(until);
+            return Verdict::Discard;
+        }
+        if !meaning.deliverable && self.mode == Mode::Collect {
+            self.finish(flight, &meaning, false, Some(status), Err(Cause::Status(status)), now);
+            return Verdict::Discard;
+        }
+        self.state = State::Answered(flight, meaning, status);
+        match self.mode {
+            Mode::Collect => Verdict::Collect,
+            Mode::Stream => Verdict::Deliver,
+        }
+    }
+
+    /// The body of the answer has ended, whole or not.
+    pub fn body_end(&mut self, result: Result<(), Failure>, now: Instant, roll: u64) {
+        match (std::mem::replace(&mut self.state, State::Over), result) {
+            (State::Answered(flight, meaning, status), Ok(())) => self.finish(flight, &meaning, false, Some(status), Ok(()), now),
+            (State::Answered(flight, _, status), Err(failure)) => {
+                // What has been passed on cannot be taken back; what was collected can be asked for again.
+                let again = self.mode == Mode::Collect;
+                self.attempt_failed(flight, failure, Some(status), again, now, roll);
+            }
+            (state, _) => self.state = state,
+        }
+    }
+
+    /// The attempt failed before the head of an answer came.
+    pub fn failed(&mut self, failure: Failure, now: Instant, roll: u64) {
+        if let Some(flight) = self.sent() {
+            self.attempt_failed(flight, failure, None, true, now, roll);
+        }
+    }
+
+    /// The mesh is shutting down: a wait ends now, and the attempt after it is the last.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    fn sent(&mut self) -> Option<Flight> {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Sent(flight) => Some(flight),
+            state => {
+                self.state = state;
+                None
+            }
+        }
+    }
+
+    /// Asks for a slot and an instance; `None` when the state has moved on by itself.
+    fn ask(&mut self, waiting: Option<(Ticket, Instant)>, now: Instant, back: fn(Option<(Ticket, Instant)>) -> State) -> Option<Step> {
+        let ticket = waiting.map(|(ticket, _)| ticket);
+        let give_up = if self.deadline.left(now).is_zero() {
+            Some(Cause::DeadlineExceeded)
+        } else if waiting.is_some_and(|(_, until)| until <= now) {
+            Some(Cause::Overloaded(Limit::QueueTimeout))
+        } else {
+            None
+        };
+        if let Some(cause) = give_up {
+            if let Some(ticket) = ticket {
+                self.cluster.leave(ticket);
+            }
+            self.give_up(cause, now);
+            return None;
+        }
+        let entry = if self.admission.is_some() {
+            self.cluster.again(ticket, &self.tried, &self.wake, now)
+        } else {
+            self.cluster.enter(ticket, &self.wake, now)
+        };
+        match entry {
+            Entry::Go(admission, slot) => {
+                if admission.is_some() {
+                    self.admission = admission;
+                }
+                Some(Step::Send(self.send(slot, now)))
+            }
+            Entry::Wait(ticket) => {
+                let patience = self.policy.limits.queue_timeout_ms.duration();
+                let until = waiting.map_or(now + patience, |(_, until)| until).min(self.deadline.end());
+                self.state = back(Some((ticket, until)));
+                Some(Step::Queued { until })
+            }
+            Entry::Refused(cause) => {
+                self.give_up(cause, now);
+                None
+            }
+        }
+    }
+
+    /// There will be no (further) attempt. What the last one came to stands, unless the deadline cut the call short.
+    fn give_up(&mut self, cause: Cause, now: Instant) {
+        let (cause, outcome) = match self.last.take() {
+            Some((last, outcome)) if cause != Cause::DeadlineExceeded => (last, outcome),
+            Some((_, outcome)) => (cause, outcome),
+            None => (cause, Outcome::Excluded),
+        };
+        if let Some(mut admission) = self.admission.take() {
+            self.cluster.settle(None, Some((&mut admission, outcome)), Some(now));
+        }
+        self.state = State::Ended(Err(cause));
+    }
+
+    fn send(&mut self, slot: InFlight, now: Instant) -> Attempt {
+        let timeouts = &self.policy.timeouts;
+        let (timeout, cut_short_by_caller) = self.deadline.attempt(timeouts, now);
+        let attempt = Attempt {
+            member: Arc::clone(&slot.member),
+            number: u32::try_from(self.tried.len()).unwrap_or(u32::MAX).saturating_add(1),
+            connect: timeouts.connect_ms.duration().min(timeout),
+            timeout,
+            left: self.deadline.left(now),
+            fresh: self.stale_retry_used,
+        };
+        self.tried.push(Arc::clone(&slot.member));
+        let cut_short = timeout < timeouts.attempt_ms.duration();
+        self.state = State::Sent(Flight { slot, began: now, cut_short_by_caller, cut_short });
+        attempt
+    }
+
+    fn attempt_failed(&mut self, flight: Flight, failure: Failure, status: Option<u16>, again: bool, now: Instant, roll: u64) {
+        self.not_sent &= matches!(failure, Failure::Connect(_) | Failure::Stale { written: false });
+        let meaning = classify(&Event::Failed(&failure), &self.policy.retry, flight.cut_short_by_caller);
+        let stale = matches!(failure, Failure::Stale { .. });
+        let unreachable = matches!(failure, Failure::Connect(_) | Failure::Timeout);
+        let connect = matches!(failure, Failure::Connect(_));
+        if again {
+            let at_once = stale && !self.stale_retry_used;
+            self.stale_retry_used |= stale;
+            let until = if at_once { self.free_retry(&meaning, now) } else { self.retry_at(&meaning, connect, now, roll) };
+            if let Some(until) = until {
+                self.last = Some((failure.into(), meaning.call));
+                self.attempt_over(flight, meaning.instance, unreachable, status, now);
+                self.state = State::Waiting(until);
+                return;
+            }
+        }
+        let cause = match failure {
+            Failure::Timeout if flight.cut_short => Cause::DeadlineExceeded,
+            Failure::Connect(ConnectFailure::TimedOut) if flight.cut_short && self.deadline.left(now) < FLOOR => Cause::DeadlineExceeded,
+            failure => failure.into(),
+        };
+        self.finish(flight, &meaning, unreachable, status, Err(cause), now);
+    }
+
+    /// When to try again because a kept-alive connection had been closed: at once, without asking the budget, once per call.
+    fn free_retry(&mut self, meaning: &Meaning, now: Instant) -> Option<Instant> {
+        let allowed = self.is_allowed(meaning) && !self.stopped && self.deadline.left(now) >= FLOOR;
+        allowed.then_some(now)
+    }
+
+    /// When to try again, if at all. `connect`: no connection could be made.
+    fn retry_at(&mut self, meaning: &Meaning, connect: bool, now: Instant, roll: u64) -> Option<Instant> {
+        let trial = self.admission.as_ref().is_some_and(Admission::is_trial);
+        if meaning.again == Again::Never || trial || self.stopped || self.retries >= self.max_retries || !self.is_allowed(meaning) {
+            return None;
+        }
+        let outlook = self.cluster.outlook(&self.tried, now);
+        if outlook.circuit_open {
+            return None;
+        }
+        let wait = match meaning.retry_after {
+            Some(asked) => asked,
+            None if connect && outlook.untried => Duration::ZERO,
+            None => self.policy.retry.delay(self.retries + 1, roll),
+        };
+        if self.deadline.left(now) < wait.saturating_add(FLOOR) {
+            return None;
+        }
+        if !self.cluster.withdraw_retry(now) {
+            self.budget_exhausted = true;
+            return None;
+        }
+        self.retries += 1;
+        Some(now + wait)
+    }
+
+    /// Whether the request may be sent again as far as its safety goes; remembers when that is what forbids it.
+    fn is_allowed(&mut self, meaning: &Meaning) -> bool {
+        let allowed = match meaning.again {
+            Again::Always => true,
+            Again::IfIdempotent => self.idempotent,
+            Again::Never => false,
+        };
+        self.retry_skipped |= !allowed && meaning.again == Again::IfIdempotent;
+        allowed
+    }
+
+    /// The last attempt is over, and with it the call.
+    fn finish(
+        &mut self,
+        mut flight: Flight,
+        meaning: &Meaning,
+        unreachable: bool,
+        status: Option<u16>,
+        result: Result<(), Cause>,
+        now: Instant,
+    ) {
+        self.count(&flight, meaning.instance, status, now);
+        // A retry that the budget refused says nothing about the service as a whole: another instance might have answered.
+        let call = if self.budget_exhausted { Outcome::Excluded } else { meaning.call };
+        let mut admission = self.admission.take();
+        let attempt = Some((&mut flight.slot, meaning.instance, unreachable));
+        self.cluster.settle(attempt, admission.as_mut().map(|admission| (admission, call)), Some(now));
+        self.state = State::Ended(result);
+    }
+
+    /// An attempt is over, but not the call.
+    fn attempt_over(&mut self, mut flight: Flight, outcome: Outcome, unreachable: bool, status: Option<u16>, now: Instant) {
+        self.count(&flight, outcome, status, now);
+        self.cluster.settle(Some((&mut flight.slot, outcome, unreachable)), None, Some(now));
+    }
+
+    fn count(&mut self, flight: &Flight, outcome: Outcome, status: Option<u16>, now: Instant) {
+        let member = &flight.slot.member;
+        let took = now.saturating_duration_since(flight.began);
+        member.counters.requests.add(1);
+        if outcome == Outcome::Failure {
+            member.counters.failures.add(1);
+        }
+        member.counters.latency.record(took);
+        self.attempts.push(AttemptReport { member: Arc::clone(member), took, status });
+    }
+
+    fn end(&mut self, result: Result<(), Cause>, now: Instant) -> End {
+        self.admission = None;
+        let took = now.saturating_duration_since(self.start);
+        let counters = &self.cluster.counters;
+        counters.latency.record(took);
+        match &result {
+            Ok(()) => counters.successes.add(1),
+            Err(cause) => {
+                counters.failures.add(1);
+                match cause {
+                    Cause::CircuitOpen { .. } => counters.circuit_open.add(1),
+                    Cause::NoHealthyInstance => counters.no_instance.add(1),
+                    Cause::Overloaded(_) => counters.overloaded.add(1),
+                    _ => {}
+                }
+            }
+        }
+        let attempts = std::mem::take(&mut self.attempts);
+        let result = result.map_err(|cause| CallError {
+            service: self.service.clone(),
+            attempts: u32::try_from(attempts.len()).unwrap_or(u32::MAX),
+            instance: attempts.last().map(|attempt| attempt.member.id.clone()),
+            request_id: self.request_id.clone(),
+            retry_skipped: self.retry_skipped.then_some(self.method),
+            budget_exhausted: self.budget_exhausted,
+            not_sent: self.not_sent,
+            cause,
+        });
+        End { result, report: Report { attempts, took } }
+    }
+}
+
+impl Drop for CallMachine {
+    fn drop(&mut self) {
+        if let State::Entering(Some((ticket, _))) | State::Again(Some((ticket, _))) = self.state {
+            self.cluster.leave(ticket);
+        }
+    }
+}

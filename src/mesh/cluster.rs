@@ -1,0 +1,542 @@
+//! The live state of one service: who is available, who is picked, who waits, what calls have shown.
+//!
+//! Everything that changes with calls sits in one plain struct behind one lock, entered twice per call: once to get in and pick, once to
+//! report. What is done inside is arithmetic over the instances of this one service; events and wake-ups go out after the lock is left.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::member::Member;
+use super::queue::{Queue, Ticket, Wake};
+use super::seat::{Seat, Unavailable};
+use crate::model::sync::Locked;
+use crate::model::{AdminState, Cause, InstanceId, Limit, Registration, ServiceName, Weight};
+use crate::policy::Policy;
+use crate::policy::balance::Candidate;
+use crate::policy::breaker::{Breaker, Permit, Refused, Transition};
+use crate::policy::classify::Outcome;
+use crate::policy::health::CheckResult;
+use crate::policy::outlier::may_be_ejected;
+use crate::policy::retry::Budget;
+use crate::telemetry::counters::ServiceCounters;
+use crate::telemetry::events::{Events, Kind};
+
+/// One service.
+pub struct Cluster {
+    /// Its name.
+    pub name: ServiceName,
+    /// What was counted.
+    pub counters: ServiceCounters,
+    events: Arc<Events>,
+    /// Guarded: all that changes with calls, checks and registrations.
+    state: Locked<State>,
+}
+
+pub(super) struct State {
+    pub(super) policy: Arc<Policy>,
+    policy_version: u64,
+    /// In order of registration.
+    pub(super) seats: Vec<Seat>,
+    pub(super) breaker: Breaker,
+    pub(super) budget: Budget,
+    /// Calls that hold a slot.
+    pub(super) in_flight: u32,
+    pub(super) queue: Queue,
+    /// Grows with every change of the instances; never 0.
+    pub(super) index: u64,
+    /// Who wants to know of the next change.
+    watchers: Vec<Wake>,
+    /// The last instance has gone; whoever still holds this cluster must look again.
+    closed: bool,
+    /// Reused by every pick.
+    candidates: Vec<Candidate>,
+}
+
+/// A call's slot and its leave from the circuit breaker; given back when dropped, as an outcome that says nothing.
+#[must_use = "dropping it gives the slot back"]
+pub(super) struct Admission {
+    cluster: Arc<Cluster>,
+    permit: Permit,
+    returned: bool,
+}
+
+impl Admission {
+    pub(super) const fn is_trial(&self) -> bool {
+        self.permit.is_trial()
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if !self.returned {
+            self.cluster.clone().settle(None, Some((self, Outcome::Excluded)), None);
+        }
+    }
+}
+
+/// An attempt's slot at its instance; given back when dropped, as an outcome that says nothing.
+#[must_use = "dropping it gives the slot back"]
+pub(super) struct InFlight {
+    cluster: Arc<Cluster>,
+    pub(super) member: Arc<Member>,
+    /// Where the member sat when it was picked; it may have moved.
+    seat: usize,
+    returned: bool,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if !self.returned {
+            self.cluster.clone().settle(Some((self, Outcome::Excluded, false)), None, None);
+        }
+    }
+}
+
+/// What asking for a slot, or for the next instance, comes to.
+pub(super) enum Entry {
+    /// Go ahead with this instance.
+    Go(Option<Admission>, InFlight),
+    /// Wait with this ticket.
+    Wait(Ticket),
+    /// Not now.
+    Refused(Cause),
+}
+
+/// What there is to know before a retry.
+pub(super) struct RetryOutlook {
+    /// An available instance that the call has not tried.
+    pub(super) untried: bool,
+    /// The circuit opened meanwhile.
+    pub(super) circuit_open: bool,
+}
+
+impl Cluster {
+    pub(super) fn new(name: ServiceName, (policy, policy_version): (Arc<Policy>, u64), events: Arc<Events>, now: Instant) -> Self {
+        let budget = Budget::new(&policy.retry, now);
+        let state = State {
+            policy,
+            policy_version,
+            seats: Vec::new(),
+            breaker: Breaker::default(),
+            budget,
+            in_flight: 0,
+            queue: Queue::default(),
+            index: 1,
+            watchers: Vec::new(),
+            closed: false,
+            candidates: Vec::new(),
+        };
+        Self { name, counters: ServiceCounters::default(), events, state: Locked::new(state) }
+    }
+
+    /// The settings in force.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.state.with(|state| Arc::clone(&state.policy))
+    }
+
+    pub(super) fn look<R>(&self, look: impl FnOnce(&mut State) -> R) -> R {
+        self.state.with(look)
+    }
+
+    // --- calls ---
+
+    /// A new call asks for a slot, for leave from the breaker, and for an instance, all at once. `ticket`: it has been waiting.
+    pub(super) fn enter(self: &Arc<Self>, ticket: Option<Ticket>, wake: &Wake, now: Instant) -> Entry {
+        let mut transition = None;
+        let mut next = None;
+        let entry = self.state.with(|state| {
+            if ticket.is_none() {
+                let policy = Arc::clone(&state.policy);
+                state.budget.deposit(&policy.retry, now);
+            }
+            if !state.queue.is_turn_of(ticket) || state.in_flight >= state.policy.limits.max_in_flight {
+                return state.queue_up(ticket, wake, false);
+            }
+            let (leave, changed) = state.breaker.admit(&state.policy.circuit_breaker, now);
+            transition = changed;
+            let permit = match leave {
+                Ok(permit) => permit,
+                Err(Refused { retry_after }) => return state.refuse(ticket, Cause::CircuitOpen { retry_after }, &mut next),
+            };
+            match state.pick(&[], now) {
+                Pick::Seat(seat, member) => {
+                    state.in_flight += 1;
+                    state.leave_queue(ticket, &mut next);
+                    let admission = Admission { cluster: Arc::clone(self), permit, returned: false };
+                    Entry::Go(Some(admission), InFlight { cluster: Arc::clone(self), member, seat, returned: false })
+                }
+                Pick::AllBusy => {
+                    state.breaker.record(&state.policy.circuit_breaker, permit, Outcome::Excluded, now);
+                    state.queue_up(ticket, wake, false)
+                }
+                Pick::None => {
+                    state.breaker.record(&state.policy.circuit_breaker, permit, Outcome::Excluded, now);
+                    state.refuse(ticket, Cause::NoHealthyInstance, &mut next)
+                }
+            }
+        });
+        self.after(next, transition);
+        entry
+    }
+
+    /// A call that holds its slot asks for the instance of its next attempt.
+    pub(super) fn again(self: &Arc<Self>, ticket: Option<Ticket>, tried: &[Arc<Member>], wake: &Wake, now: Instant) -> Entry {
+        let mut next = None;
+        let entry = self.state.with(|state| {
+            if ticket.is_some() && !state.queue.is_turn_of(ticket) {
+                return state.queue_up(ticket, wake, true);
+            }
+            if state.breaker.is_open() {
+                return state.refuse(ticket, Cause::CircuitOpen { retry_after: Duration::from_secs(1) }, &mut next);
+            }
+            match state.pick(tried, now) {
+                Pick::Seat(seat, member) => {
+                    state.leave_queue(ticket, &mut next);
+                    Entry::Go(None, InFlight { cluster: Arc::clone(self), member, seat, returned: false })
+                }
+                Pick::AllBusy => state.queue_up(ticket, wake, true),
+                Pick::None => state.refuse(ticket, Cause::NoHealthyInstance, &mut next),
+            }
+        });
+        self.after(next, None);
+        entry
+    }
+
+    /// A call stops waiting.
+    pub(super) fn leave(&self, ticket: Ticket) {
+        let mut next = None;
+        self.state.with(|state| state.leave_queue(Some(ticket), &mut next));
+        self.after(next, None);
+    }
+
+    /// What a retry would find.
+    pub(super) fn outlook(&self, tried: &[Arc<Member>], now: Instant) -> RetryOutlook {
+        self.state.with(|state| RetryOutlook {
+            untried: state.seats.iter().any(|seat| seat.unavailable(now).is_none() && !tried.iter().any(|t| Arc::ptr_eq(t, &seat.member))),
+            circuit_open: state.breaker.is_open(),
+        })
+    }
+
+    /// Takes one retry out of the budget, if there is one.
+    pub(super) fn withdraw_retry(&self, now: Instant) -> bool {
+        let granted = self.state.with(|state| {
+            let policy = Arc::clone(&state.policy);
+            state.budget.withdraw(&policy.retry, now)
+        });
+        if granted { &self.counters.retries } else { &self.counters.budget_exhausted }.add(1);
+        granted
+    }
+
+    /// Takes back an attempt's slot with what it showed (its outcome, and whether the instance could not be reached), and a call's slot and
+    /// permit with its outcome. Without `now` (something was dropped) only slots are given back.
+    pub(super) fn settle(
+        &self,
+        attempt: Option<(&mut InFlight, Outcome, bool)>,
+        call: Option<(&mut Admission, Outcome)>,
+        now: Option<Instant>,
+    ) {
+        let mut ejected = None;
+        let (next, transition) = self.state.with(|state| {
+            if let Some((in_flight, outcome, unreachable)) = attempt {
+                in_flight.returned = true;
+                ejected = state.attempt_ended(in_flight, outcome, unreachable, now);
+            }
+            let mut transition = None;
+            if let Some((admission, outcome)) = call {
+                admission.returned = true;
+                state.in_flight = state.in_flight.saturating_sub(1);
+                // Without a time the outcome is "excluded", which looks at no clock.
+                let now = now.unwrap_or_else(|| state.budget.last_seen());
+                transition = state.breaker.record(&state.policy.circuit_breaker, admission.permit, outcome, now);
+            }
+            (state.queue.head(), transition)
+        });
+        if let Some((id, time, count)) = ejected {
+            self.counters.ejections.add(1);
+            let detail = format!("ejected for {} s after {count} failed attempts in a row", time.as_secs_f64());
+            self.events.publish(Kind::Ejected, Some(&self.name), Some(&id), detail);
+        }
+        self.after(next, transition);
+    }
+
+    /// Effects, outside the lock.
+    fn after(&self, wake: Option<Wake>, transition: Option<Transition>) {
+        if let Some(wake) = wake {
+            wake.wake();
+        }
+        if let Some(Transition { from, to }) = transition {
+            let detail = format!("circuit breaker {} -> {}", from.as_str(), to.as_str());
+            self.events.publish(Kind::Breaker, Some(&self.name), None, detail);
+        }
+    }
+
+    // --- registrations and operators ---
+
+    /// Adds or replaces an instance. Answers its shared part, and whether it was there before; `None` when this cluster has been closed.
+    pub(super) fn upsert(&self, registration: Registration, addresses: &[std::net::IpAddr], most: usize, now: Instant) -> Option<Upsert> {
+        self.change(|state| {
+            if state.closed {
+                return (None, false);
+            }
+            let at = state.seats.iter().position(|seat| seat.member.id == registration.id);
+            let there = state.seats.len();
+            let (result, changed) = match at.and_then(|at| state.seats.get_mut(at)) {
+                Some(seat) => {
+                    let changed = seat.register_again(registration, addresses, now);
+                    (Upsert::Again(Arc::clone(&seat.member)), changed)
+                }
+                None if there >= most => (Upsert::Full, false),
+                None => {
+                    let seat = Seat::new(registration, addresses, now);
+                    let member = Arc::clone(&seat.member);
+                    state.seats.push(seat);
+                    (Upsert::New(member), true)
+                }
+            };
+            (Some(result), changed)
+        })
+    }
+
+    /// Removes an instance (with `expired_at`, only if its lease is over). Answers whether it went and whether it was the last one.
+    pub(super) fn remove(&self, id: &InstanceId, expired_at: Option<Instant>) -> (bool, bool) {
+        self.change(|state| {
+            let before = state.seats.len();
+            state.seats.retain(|seat| seat.member.id != *id || expired_at.is_some_and(|now| !seat.lease_is_over(now)));
+            let went = state.seats.len() < before;
+            state.closed = state.seats.is_empty();
+            ((went, state.closed), went)
+        })
+    }
+
+    /// Changes one instance; `None` when there is no such instance. `change` answers its result and whether anything changed.
+    fn change_seat<R>(&self, id: &InstanceId, change: impl FnOnce(&mut Seat) -> (R, bool)) -> Option<R> {
+        self.change(|state| match state.seats.iter_mut().find(|seat| seat.member.id == *id) {
+            Some(seat) => {
+                let (result, changed) = change(seat);
+                (Some(result), changed)
+            }
+            None => (None, false),
+        })
+    }
+
+    /// Renews a lease; answers whether there is such an instance.
+    pub(super) fn heartbeat(&self, id: &InstanceId, now: Instant) -> bool {
+        self.change_seat(id, |seat| (seat.renew_lease(now), false)).is_some()
+    }
+
+    /// An operator's word on an instance; answers whether it is news, `None` if there is no such instance.
+    pub(super) fn set_state(&self, id: &InstanceId, admin: AdminState, reason: Option<String>) -> Option<bool> {
+        self.change_seat(id, |seat| {
+            let news = seat.admin != admin || seat.admin_reason != reason;
+            seat.admin = admin;
+            seat.admin_reason = reason;
+            (news, news)
+        })
+    }
+
+    /// An operator's weight for an instance.
+    pub(super) fn set_weight(&self, id: &InstanceId, weight: Weight) -> Option<bool> {
+        self.change_seat(id, |seat| {
+            let news = seat.weight() != weight;
+            seat.operator_weight = Some(weight);
+            (news, news)
+        })
+    }
+
+    /// New settings for calls that begin from now on, unless newer ones are in force.
+    pub(super) fn set_policy(&self, policy: Arc<Policy>, version: u64) {
+        self.state.with(|state| {
+            if version >= state.policy_version {
+                (state.policy, state.policy_version) = (policy, version);
+            }
+        });
+    }
+
+    /// The result of an active check. Publishes what changed; answers the time to the next check, `None` when the member has gone.
+    pub(super) fn checked(&self, member: &Arc<Member>, result: CheckResult, now: Instant, roll: u64) -> Option<Duration> {
+        let mut told: Vec<(Kind, String)> = Vec::new();
+        let next = self.change(|state| {
+            let config = &state.policy.health_check;
+            let Some(seat) = state.seats.iter_mut().find(|seat| Arc::ptr_eq(&seat.member, member)) else { return (None, false) };
+            let changed = seat.checked(config, result, now);
+            if changed {
+                let kind = if seat.health.is_healthy() { Kind::Healthy } else { Kind::Unhealthy };
+                told.push((kind, result.describe()));
+            }
+            if result == CheckResult::Passed && seat.outlier.check_passed(now) {
+                told.push((Kind::Returned, "ejection ended early: a check passed".to_owned()));
+            }
+            (Some(seat.health.next_check(config, roll)), !told.is_empty())
+        });
+        for (kind, detail) in told {
+            self.events.publish(kind, Some(&self.name), Some(&member.id), detail);
+        }
+        next
+    }
+
+    /// The addresses a host name resolved to.
+    pub(super) fn resolved(&self, member: &Arc<Member>, addresses: &[std::net::IpAddr]) {
+        if member.set_addresses(addresses) {
+            self.change(|_| ((), true));
+            let list = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let detail = if list.is_empty() { "no usable address".to_owned() } else { format!("addresses are now {list}") };
+            self.events.publish(Kind::Addresses, Some(&self.name), Some(&member.id), detail);
+        }
+    }
+
+    // --- watching ---
+
+    /// The current index; when it is still `seen`, `wake` is kept for the next change.
+    pub(super) fn watch(&self, seen: u64, wake: Wake) -> u64 {
+        self.state.with(|state| {
+            if state.index == seen && !state.closed {
+                state.watchers.push(wake);
+            }
+            state.index
+        })
+    }
+
+    /// Runs `change`; when it says that something visible changed, the index grows and watchers and waiting calls are woken.
+    fn change<R>(&self, change: impl FnOnce(&mut State) -> (R, bool)) -> R {
+        let (result, wakes) = self.state.with(|state| {
+            let (result, changed) = change(state);
+            let mut wakes = Vec::new();
+            if changed {
+                state.index += 1;
+                wakes = std::mem::take(&mut state.watchers);
+                wakes.extend(state.queue.head());
+            }
+            (result, wakes)
+        });
+        for wake in wakes {
+            wake.wake();
+        }
+        result
+    }
+}
+
+/// What came of a registration.
+pub(super) enum Upsert {
+    New(Arc<Member>),
+    Again(Arc<Member>),
+    Full,
+}
+
+enum Pick {
+    Seat(usize, Arc<Member>),
+    AllBusy,
+    None,
+}
+
+impl State {
+    /// Chooses an available instance, one that has not been tried if there is one, and takes a slot there.
+    fn pick(&mut self, tried: &[Arc<Member>], now: Instant) -> Pick {
+        let limit = self.policy.limits.instance_max_in_flight;
+        let mut available = false;
+        let mut gather = |candidates: &mut Vec<Candidate>, seats: &[Seat], skip_tried: bool| {
+            candidates.clear();
+            for (at, seat) in seats.iter().enumerate() {
+                if seat.unavailable(now).is_some() {
+                    continue;
+                }
+                available = true;
+                let was_tried = skip_tried && tried.iter().any(|member| Arc::ptr_eq(member, &seat.member));
+                if !was_tried && !seat.is_full(limit) {
+                    candidates.push(seat.candidate(at));
+                }
+            }
+        };
+        gather(&mut self.candidates, &self.seats, true);
+        if self.candidates.is_empty() && !tried.is_empty() {
+            gather(&mut self.candidates, &self.seats, false);
+        }
+        let Some(at) = self.policy.load_balancing.strategy.pick(&mut self.candidates) else {
+            return if available { Pick::AllBusy } else { Pick::None };
+        };
+        for candidate in &self.candidates {
+            if let Some(seat) = self.seats.get_mut(candidate.seat) {
+                seat.credit = candidate.credit;
+            }
+        }
+        match self.seats.get_mut(at) {
+            Some(seat) => {
+                seat.in_flight += 1;
+                Pick::Seat(at, Arc::clone(&seat.member))
+            }
+            None => Pick::None,
+        }
+    }
+
+    /// What the next pick would be, without making it.
+    pub(super) fn peek(&self, now: Instant) -> Option<InstanceId> {
+        let limit = self.policy.limits.instance_max_in_flight;
+        let free = self.seats.iter().enumerate().filter(|(_, seat)| seat.unavailable(now).is_none() && !seat.is_full(limit));
+        let mut candidates: Vec<Candidate> = free.map(|(at, seat)| seat.candidate(at)).collect();
+        let at = self.policy.load_balancing.strategy.pick(&mut candidates)?;
+        self.seats.get(at).map(|seat| seat.member.id.clone())
+    }
+
+    /// Waits in the queue, or is refused when it is full.
+    fn queue_up(&mut self, ticket: Option<Ticket>, wake: &Wake, holds_slot: bool) -> Entry {
+        match ticket {
+            Some(ticket) => Entry::Wait(ticket),
+            None if self.queue.len() >= usize::try_from(self.policy.limits.max_queue).unwrap_or(usize::MAX) => {
+                Entry::Refused(Cause::Overloaded(Limit::Queue))
+            }
+            None => Entry::Wait(self.queue.join(wake.clone(), holds_slot)),
+        }
+    }
+
+    /// Refuses a call; the next one in the queue may fare better.
+    fn refuse(&mut self, ticket: Option<Ticket>, cause: Cause, next: &mut Option<Wake>) -> Entry {
+        self.leave_queue(ticket, next);
+        Entry::Refused(cause)
+    }
+
+    /// Gives up a place in the queue; there may be room for the next one too.
+    fn leave_queue(&mut self, ticket: Option<Ticket>, next: &mut Option<Wake>) {
+        if let Some(ticket) = ticket {
+            self.queue.leave(ticket);
+            *next = self.queue.head();
+        }
+    }
+
+    /// Takes in the end of an attempt. Answers who was ejected for how long after how many failures.
+    fn attempt_ended(
+        &mut self,
+        ended: &InFlight,
+        outcome: Outcome,
+        unreachable: bool,
+        now: Option<Instant>,
+    ) -> Option<(InstanceId, Duration, u32)> {
+        let is_it = |seat: &Seat| Arc::ptr_eq(&seat.member, &ended.member);
+        let at = match self.seats.get(ended.seat) {
+            Some(seat) if is_it(seat) => ended.seat,
+            _ => self.seats.iter().position(is_it)?,
+        };
+        let config = &self.policy.outlier;
+        let seat = self.seats.get_mut(at)?;
+        seat.in_flight = seat.in_flight.saturating_sub(1);
+        let now = now?;
+        if outcome == Outcome::Success {
+            seat.last_success = Some(now);
+        }
+        if !seat.outlier.record(config, outcome, unreachable, now) {
+            return None;
+        }
+        let others_available = self.seats.iter().enumerate().any(|(other, seat)| other != at && seat.unavailable(now).is_none());
+        let ejected = self.seats.iter().filter(|seat| seat.outlier.ejected_until(now).is_some()).count();
+        if !others_available || ejected >= may_be_ejected(self.seats.len()) {
+            return None;
+        }
+        let seat = self.seats.get_mut(at)?;
+        let failures = seat.outlier.failures();
+        let time = seat.outlier.eject(config, now);
+        Some((seat.member.id.clone(), time, failures))
+    }
+
+    /// Why each instance is or is not available.
+    pub(super) fn availability(&self, now: Instant) -> impl Iterator<Item = (&Seat, Option<Unavailable>)> {
+        self.seats.iter().map(move |seat| (seat, seat.unavailable(now)))
+    }
+}

@@ -1,0 +1,153 @@
+//! The blocking driver: runs one call in the calling thread, which sends, sleeps and waits as the call machine says.
+
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Instant;
+
+use super::Mesh;
+use super::call::{Attempt, End, Mode, Step, Verdict};
+use super::ports::{Incoming, Outgoing};
+use super::queue::Wake;
+use crate::model::time::whole_ms;
+use crate::model::{Call, CallError, Cause, Failure, Headers, Reply, RequestId};
+
+/// The largest answer that is collected, in bytes.
+const MAX_ANSWER: usize = 10 * 1024 * 1024;
+/// How much of an unwanted answer is read so that its connection can be used again.
+const DRAIN: usize = 64 * 1024;
+/// Through how many meshes a call may pass.
+const MAX_HOPS: u32 = 8;
+
+impl Mesh {
+    /// Makes a call and waits for its result: balanced, retried, broken off and counted as the policy of the service says.
+    ///
+    /// The calling thread blocks, at most until the deadline of the call (30 s by default).
+    ///
+    /// # Errors
+    /// [`CallError`], saying why, on which instance and after how many attempts.
+    ///
+    /// ```no_run
+    /// use weft::{Call, Mesh};
+    ///
+    /// let mesh = Mesh::builder().build()?;
+    /// match mesh.invoke(&Call::get("user-service", "/api/users/123")?) {
+    ///     Ok(reply) => println!("{} from {}", reply.status, reply.instance),
+    ///     Err(error) => println!("{}: {error}", error.reason().word()),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn invoke(&self, call: &Call) -> Result<Reply, CallError> {
+        self.invoke_since(call, self.inner.clock.now())
+    }
+
+    /// As [`Mesh::invoke`], for a call that began at `start`, such as one that had to wait for a worker.
+    ///
+    /// # Errors
+    /// As [`Mesh::invoke`].
+    pub fn invoke_since(&self, call: &Call, start: Instant) -> Result<Reply, CallError> {
+        let inner = &self.inner;
+        let request_id = call.request_id.clone().unwrap_or_else(|| RequestId::from_roll(inner.dice.roll(), inner.dice.roll()));
+        if call.hops >= MAX_HOPS {
+            return Err(self.refused(call, &request_id, Cause::LoopDetected));
+        }
+        let Some(_running) = self.begin_call() else { return Err(self.refused(call, &request_id, Cause::Draining)) };
+        let Some(mut machine) = self.start(call, request_id.clone(), Mode::Collect, Wake::Thread(thread::current()), start) else {
+            return Err(self.refused(call, &request_id, Cause::UnknownService));
+        };
+        let base = upstream_headers(call, &request_id);
+        let mut collected: Option<(u16, Headers, Vec<u8>)> = None;
+        loop {
+            if inner.stopping.load(Ordering::Relaxed) {
+                machine.stop();
+            }
+            match machine.step(inner.clock.now()) {
+                Step::Send(attempt) => {
+                    let request = Outgoing { call, headers: attempt_headers(&base, &attempt) };
+                    let sent = inner.transport.send(&attempt, &request);
+                    let (now, roll) = (inner.clock.now(), inner.dice.roll());
+                    match sent {
+                        Err(failure) => machine.failed(failure, now, roll),
+                        Ok(answer) => match machine.head(answer.status, &answer.headers, now, roll) {
+                            Verdict::Discard => discard(answer),
+                            Verdict::Collect | Verdict::Deliver => {
+                                let (status, headers) = (answer.status, answer.headers.for_downstream());
+                                let body = answer.collect(MAX_ANSWER);
+                                let now = inner.clock.now();
+                                machine.body_end(body.as_ref().map(|_| ()).map_err(Failure::clone), now, inner.dice.roll());
+                                collected = body.ok().map(|body| (status, headers, body));
+                            }
+                        },
+                    }
+                }
+                Step::Queued { until } | Step::Wait { until } => self.pause(until),
+                Step::Done(end) => return self.finish(call, *end, collected, request_id),
+            }
+        }
+    }
+
+    /// Counts the call and puts its result together.
+    fn finish(&self, call: &Call, end: End, collected: Option<(u16, Headers, Vec<u8>)>, request_id: RequestId) -> Result<Reply, CallError> {
+        self.inner.counters.call(end.result.is_ok(), end.report.took);
+        end.result?;
+        let attempts = end.report.attempts;
+        let count = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
+        let Some((last, (status, headers, body))) = attempts.last().zip(collected) else {
+            // Cannot be: the machine says "deliver" only after a whole answer. If it could, it would be a broken answer.
+            return Err(self.refused(call, &request_id, Cause::Reset));
+        };
+        let (instance, upstream) = (last.member.id.clone(), last.took);
+        Ok(Reply { status, headers, body, instance, attempts: count, upstream, request_id })
+    }
+
+    /// The error of a call that ended without an attempt.
+    fn refused(&self, call: &Call, request_id: &RequestId, cause: Cause) -> CallError {
+        CallError {
+            service: call.service.to_string(),
+            cause,
+            attempts: 0,
+            instance: None,
+            request_id: request_id.clone(),
+            retry_skipped: None,
+            budget_exhausted: false,
+            not_sent: true,
+        }
+    }
+
+    /// Blocks until `until`, until woken, or until the mesh shuts down.
+    pub(super) fn pause(&self, until: Instant) {
+        let inner = &self.inner;
+        let me = thread::current();
+        let id = me.id();
+        inner.parked.with(|parked| parked.push(me));
+        if !inner.stopping.load(Ordering::SeqCst) {
+            inner.clock.park_until(until);
+        }
+        inner.parked.with(|parked| parked.retain(|thread| thread.id() != id));
+    }
+}
+
+/// Reads what is left of an unwanted answer, if it is short, so that its connection can be used again.
+fn discard(answer: Incoming) {
+    // Whether that works out does not matter: the answer is unwanted.
+    let _ = answer.collect(DRAIN);
+}
+
+/// The header fields that are the same on every attempt.
+fn upstream_headers(call: &Call, request_id: &RequestId) -> Headers {
+    let mut headers = call.headers.for_upstream();
+    if call.body.is_some() && !headers.contains("content-type") {
+        headers.push("content-type", "application/json");
+    }
+    headers.push("x-request-id", request_id.as_str());
+    headers.push("x-service-mesh", "true");
+    headers.push("x-mesh-hops", (call.hops + 1).to_string());
+    headers
+}
+
+/// The header fields of one attempt.
+fn attempt_headers(base: &Headers, attempt: &Attempt) -> Headers {
+    let mut headers = base.clone();
+    headers.push("x-mesh-attempt", attempt.number.to_string());
+    headers.push("x-request-timeout-ms", whole_ms(attempt.left).max(1).to_string());
+    headers
+}

@@ -1,0 +1,67 @@
+//! Calls that wait for a free slot, in order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread::Thread;
+
+/// How a waiting call is told that it may be its turn. Waking too often is harmless.
+#[derive(Clone)]
+pub enum Wake {
+    /// Unparks a thread: the blocking driver.
+    Thread(Thread),
+    /// Runs a function, which must be quick and must not call the mesh: an event loop.
+    Call(Arc<dyn Fn() + Send + Sync>),
+}
+
+impl Wake {
+    pub(super) fn wake(&self) {
+        match self {
+            Self::Thread(thread) => thread.unpark(),
+            Self::Call(function) => function(),
+        }
+    }
+}
+
+/// A place in the queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Ticket(u64);
+
+/// First come, first served: only the head may take a slot, so that nobody overtakes. Guarded by its owner.
+#[derive(Default)]
+pub(super) struct Queue {
+    waiting: VecDeque<(Ticket, Wake)>,
+    issued: u64,
+}
+
+impl Queue {
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether `ticket` (or a newcomer without one) may try for a slot.
+    pub(super) fn is_turn_of(&self, ticket: Option<Ticket>) -> bool {
+        self.waiting.front().map(|(head, _)| *head) == ticket
+    }
+
+    /// Waits at the end; a call that already holds something others wait for goes to the front, so that it can give it back.
+    pub(super) fn join(&mut self, wake: Wake, holds_slot: bool) -> Ticket {
+        self.issued += 1;
+        let ticket = Ticket(self.issued);
+        if holds_slot {
+            self.waiting.push_front((ticket, wake));
+        } else {
+            self.waiting.push_back((ticket, wake));
+        }
+        ticket
+    }
+
+    /// Leaves, with a slot or without.
+    pub(super) fn leave(&mut self, ticket: Ticket) {
+        self.waiting.retain(|(other, _)| *other != ticket);
+    }
+
+    /// Whom to wake now that something may be free.
+    pub(super) fn head(&self) -> Option<Wake> {
+        self.waiting.front().map(|(_, wake)| wake.clone())
+    }
+}

@@ -1,0 +1,150 @@
+//! Who is there: the services by name, and the settings that apply to each.
+//!
+//! Readers take an immutable snapshot or look one name up; a change makes a new snapshot.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::cluster::Cluster;
+use crate::model::sync::Published;
+use crate::model::{Invalid, Limit, ServiceName};
+use crate::policy::{self, Policy};
+use crate::telemetry::events::Events;
+
+/// All services.
+pub(super) struct Registry {
+    /// Guarded: the current snapshot.
+    services: Published<Arc<HashMap<ServiceName, Arc<Cluster>>>>,
+    /// Guarded: the settings, layer by layer.
+    layers: Published<Arc<Layers>>,
+    max_services: usize,
+}
+
+/// Where settings come from, weakest first.
+#[derive(Clone, Default)]
+pub(super) struct Layers {
+    /// `defaults` in the configuration.
+    pub(super) defaults: Value,
+    /// `services.<name>` in the configuration.
+    pub(super) configured: BTreeMap<ServiceName, Value>,
+    /// `PUT /services/{name}/policy`.
+    pub(super) put: BTreeMap<ServiceName, Value>,
+    /// Grows with every change, so that an older one cannot overwrite a newer one.
+    version: u64,
+}
+
+impl Layers {
+    /// The configured layers, with nothing put on top.
+    pub(super) const fn new(defaults: Value, configured: BTreeMap<ServiceName, Value>) -> Self {
+        Self { defaults, configured, put: BTreeMap::new(), version: 0 }
+    }
+
+    /// Merges a patch on top for one service.
+    pub(super) fn patch(&mut self, service: &ServiceName, patch: &Value) {
+        policy::merge(self.put.entry(service.clone()).or_insert(Value::Null), patch);
+    }
+
+    /// What is in force for `service`.
+    pub(super) fn policy(&self, service: &ServiceName) -> Result<Policy, Invalid> {
+        let mut json = Value::Object(serde_json::Map::new());
+        for layer in [Some(&self.defaults), self.configured.get(service), self.put.get(service)].into_iter().flatten() {
+            if layer.is_object() {
+                policy::merge(&mut json, layer);
+            }
+        }
+        Policy::from_json(&json)
+    }
+
+    /// Checks that every service's settings are valid together.
+    fn check(&self) -> Result<(), Invalid> {
+        let named = |section: String| move |fault: Invalid| Invalid::new(format!("{section}.{}", fault.field), fault.why);
+        Self { defaults: self.defaults.clone(), ..Self::default() }.policy_of_nobody().map_err(named("defaults".to_owned()))?;
+        for service in self.configured.keys().chain(self.put.keys()) {
+            self.policy(service).map_err(named(format!("services.{service}")))?;
+        }
+        Ok(())
+    }
+
+    fn policy_of_nobody(&self) -> Result<Policy, Invalid> {
+        Policy::from_json(if self.defaults.is_object() { &self.defaults } else { return Ok(Policy::default()) })
+    }
+}
+
+impl Registry {
+    pub(super) fn new(layers: Layers, max_services: usize) -> Result<Self, Invalid> {
+        layers.check()?;
+        Ok(Self { services: Published::default(), layers: Published::new(Arc::new(layers)), max_services })
+    }
+
+    /// One service.
+    pub(super) fn find(&self, name: &str) -> Option<Arc<Cluster>> {
+        self.services.read(|services| services.get(name).map(Arc::clone))
+    }
+
+    /// How many services there may be.
+    pub(super) const fn max_services(&self) -> usize {
+        self.max_services
+    }
+
+    /// All services, sorted by name.
+    pub(super) fn all(&self) -> Vec<Arc<Cluster>> {
+        let snapshot = self.services.read(Arc::clone);
+        let mut all: Vec<_> = snapshot.values().map(Arc::clone).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// The service of that name, made if need be.
+    pub(super) fn find_or_make(&self, name: &ServiceName, events: &Arc<Events>, now: Instant) -> Result<Arc<Cluster>, Limit> {
+        if let Some(cluster) = self.find(name.as_str()) {
+            return Ok(cluster);
+        }
+        // Layers were checked when they were set; the defaults stand in for what cannot happen.
+        let layers = self.layers();
+        let policy = Arc::new(layers.policy(name).unwrap_or_default());
+        let made = Arc::new(Cluster::new(name.clone(), (policy, layers.version), Arc::clone(events), now));
+        self.services.update(|services| match services.get(name) {
+            Some(other) => Ok(Arc::clone(other)),
+            None if services.len() >= self.max_services => Err(Limit::Services),
+            None => {
+                Arc::make_mut(services).insert(name.clone(), Arc::clone(&made));
+                Ok(made)
+            }
+        })
+    }
+
+    /// Forgets a service whose last instance has gone.
+    pub(super) fn forget(&self, closed: &Arc<Cluster>) {
+        self.services.update(|services| {
+            if services.get(&closed.name).is_some_and(|current| Arc::ptr_eq(current, closed)) {
+                Arc::make_mut(services).remove(&closed.name);
+            }
+        });
+    }
+
+    /// The settings, layer by layer.
+    pub(super) fn layers(&self) -> Arc<Layers> {
+        self.layers.read(Arc::clone)
+    }
+
+    /// Changes the settings, checks them as a whole, and applies them to every service. Two changes at once both take effect.
+    pub(super) fn change_layers(&self, change: impl FnOnce(&mut Layers)) -> Result<(), Invalid> {
+        let layers = self.layers.update(|current| {
+            let mut layers = Layers::clone(current);
+            change(&mut layers);
+            layers.check()?;
+            layers.version += 1;
+            *current = Arc::new(layers);
+            Ok(Arc::clone(current))
+        })?;
+        for cluster in self.all() {
+            if let Ok(policy) = layers.policy(&cluster.name) {
+                cluster.set_policy(Arc::new(policy), layers.version);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! One instance's place in its service: what it registered, what operators, checks and attempts say about it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::member::Member;
+use crate::model::{AdminState, Registration, Weight};
+use crate::policy::balance::Candidate;
+use crate::policy::health::{self, CheckResult, Health};
+use crate::policy::outlier::Outlier;
+
+/// Guarded by the cluster.
+pub(super) struct Seat {
+    pub(super) member: Arc<Member>,
+    pub(super) registration: Registration,
+    pub(super) admin: AdminState,
+    pub(super) admin_reason: Option<String>,
+    pub(super) operator_weight: Option<Weight>,
+    pub(super) health: Health,
+    pub(super) outlier: Outlier,
+    /// Attempts in flight.
+    pub(super) in_flight: u32,
+    /// What the balancing strategy remembers.
+    pub(super) credit: i64,
+    pub(super) lease_until: Option<Instant>,
+    /// When an attempt last succeeded.
+    pub(super) last_success: Option<Instant>,
+}
+
+/// Why an instance gets no calls.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Unavailable {
+    State(AdminState),
+    WeightZero,
+    Unhealthy(Option<CheckResult>),
+    Ejected { until: Instant },
+    LeaseOver,
+    NoAddress,
+}
+
+impl Seat {
+    pub(super) fn new(registration: Registration, addresses: &[IpAddr], now: Instant) -> Self {
+        Self {
+            member: Arc::new(Member::new(&registration, addresses)),
+            health: Health::registered(registration.healthy),
+            lease_until: registration.ttl.map(|ttl| now + ttl),
+            registration,
+            admin: AdminState::default(),
+            admin_reason: None,
+            operator_weight: None,
+            outlier: Outlier::default(),
+            in_flight: 0,
+            credit: 0,
+            last_success: None,
+        }
+    }
+
+    /// Takes over a new registration; at the same place, everything that is known lives on. Answers whether anything changed.
+    pub(super) fn register_again(&mut self, registration: Registration, addresses: &[IpAddr], now: Instant) -> bool {
+        let registration = registration.over(&self.registration);
+        let was_healthy = self.health.is_healthy();
+        if self.member.is_at(&registration) {
+            if let Some(healthy) = registration.healthy {
+                self.health.say(healthy);
+            }
+        } else {
+            self.member = Arc::new(Member::new(&registration, addresses));
+            self.health = Health::registered(registration.healthy);
+            self.outlier = Outlier::default();
+            self.in_flight = 0;
+            self.last_success = None;
+        }
+        let changed = registration != self.registration || was_healthy != self.health.is_healthy();
+        self.registration = registration;
+        self.renew_lease(now);
+        changed
+    }
+
+    pub(super) fn renew_lease(&mut self, now: Instant) {
+        self.lease_until = self.registration.ttl.map(|ttl| now + ttl);
+    }
+
+    pub(super) fn lease_is_over(&self, now: Instant) -> bool {
+        self.lease_until.is_some_and(|until| until <= now)
+    }
+
+    /// The weight in force: the operator's, else the registered one.
+    pub(super) fn weight(&self) -> Weight {
+        self.operator_weight.or(self.registration.weight).unwrap_or(Weight::ONE)
+    }
+
+    /// Why it gets no calls at all, if so.
+    pub(super) fn unavailable(&self, now: Instant) -> Option<Unavailable> {
+        if self.admin != AdminState::Ready {
+            return Some(Unavailable::State(self.admin));
+        }
+        if self.weight().get() == 0 {
+            return Some(Unavailable::WeightZero);
+        }
+        if !self.health.is_healthy() {
+            return Some(Unavailable::Unhealthy(self.health.last()));
+        }
+        if let Some(until) = self.outlier.ejected_until(now) {
+            return Some(Unavailable::Ejected { until });
+        }
+        if self.lease_is_over(now) {
+            return Some(Unavailable::LeaseOver);
+        }
+        if !self.member.has_address() {
+            return Some(Unavailable::NoAddress);
+        }
+        None
+    }
+
+    /// Whether it has as many attempts in flight as it may.
+    pub(super) fn is_full(&self, default_limit: Option<u32>) -> bool {
+        self.registration.max_in_flight.or(default_limit).is_some_and(|limit| self.in_flight >= limit)
+    }
+
+    pub(super) fn candidate(&self, seat: usize) -> Candidate {
+        Candidate { seat, weight: u32::from(self.weight().get()), in_flight: self.in_flight, credit: self.credit }
+    }
+
+    /// Takes in an active check; answers whether the verdict changed.
+    pub(super) fn checked(&mut self, config: &health::Config, result: CheckResult, now: Instant) -> bool {
+        let recent = health::is_recent(config, self.last_success, now);
+        self.health.record(config, result, recent)
+    }
+}

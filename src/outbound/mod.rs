@@ -1,0 +1,150 @@
+//! Everything that touches the outer world on behalf of the mesh: calls and checks by ureq, host names, the health checker's threads.
+//!
+//! [`Mesh::builder`] is here because it is what joins a mesh to this world.
+
+mod connection;
+mod health_checker;
+mod resolver;
+mod upstream;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+pub use resolver::SystemResolver;
+pub use upstream::Ureq;
+
+use crate::mesh::ports::{InMemory, Resolver, Store, Transport};
+use crate::mesh::{Mesh, Parts, Settings};
+use crate::model::time::{Clock, Dice, SystemClock, SystemDice};
+use crate::model::{Invalid, ServiceName};
+use crate::policy::upstreams;
+
+impl Mesh {
+    /// Begins a mesh that runs in this process. Without further settings it has the documented defaults, the real time, connections by
+    /// ureq, and one thread that schedules health checks.
+    pub fn builder() -> Builder {
+        Builder {
+            parts: Parts {
+                clock: Arc::new(SystemClock),
+                dice: Arc::new(SystemDice),
+                transport: Arc::new(Ureq),
+                resolver: Arc::new(SystemResolver::default()),
+                store: Arc::new(InMemory),
+                settings: Settings::default(),
+            },
+            background: true,
+        }
+    }
+}
+
+/// A mesh to be. Every part of the outer world can be replaced, so that a whole mesh can run in one test, in virtual time.
+#[must_use = "nothing happens before build()"]
+pub struct Builder {
+    parts: Parts,
+    background: bool,
+}
+
+impl Builder {
+    /// Settings of every service that names none of its own, as in the configuration file.
+    pub fn defaults(mut self, policy: Value) -> Self {
+        self.parts.settings.defaults = policy;
+        self
+    }
+
+    /// Settings of one service.
+    pub fn service(mut self, name: ServiceName, policy: Value) -> Self {
+        self.parts.settings.services.insert(name, policy);
+        self
+    }
+
+    /// Settings of single services.
+    pub fn services(mut self, policies: BTreeMap<ServiceName, Value>) -> Self {
+        self.parts.settings.services = policies;
+        self
+    }
+
+    /// Which addresses instances may have.
+    pub fn upstreams(mut self, upstreams: upstreams::Config) -> Self {
+        self.parts.settings.upstreams = upstreams;
+        self
+    }
+
+    /// How many services, and how many instances of each, there may be.
+    pub const fn limits(mut self, services: usize, instances_per_service: usize) -> Self {
+        self.parts.settings.max_services = services;
+        self.parts.settings.max_instances_per_service = instances_per_service;
+        self
+    }
+
+    /// Replaces how attempts and checks are sent.
+    pub fn transport(mut self, transport: impl Transport) -> Self {
+        self.parts.transport = Arc::new(transport);
+        self
+    }
+
+    /// Replaces how host names are resolved.
+    pub fn resolver(mut self, resolver: impl Resolver) -> Self {
+        self.parts.resolver = Arc::new(resolver);
+        self
+    }
+
+    /// Replaces where changes are kept.
+    pub fn store(mut self, store: impl Store) -> Self {
+        self.parts.store = Arc::new(store);
+        self
+    }
+
+    /// Replaces the clock.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.parts.clock = clock;
+        self
+    }
+
+    /// Replaces the dice.
+    pub fn dice(mut self, dice: impl Dice) -> Self {
+        self.parts.dice = Arc::new(dice);
+        self
+    }
+
+    /// Whether health is checked by background threads (it is unless switched off). Without them, [`Mesh::check_now`] does it on demand.
+    pub const fn background(mut self, background: bool) -> Self {
+        self.background = background;
+        self
+    }
+
+    /// Builds the mesh. Its background thread ends when the last handle is dropped.
+    ///
+    /// # Errors
+    /// [`BuildError`] when a setting is not acceptable or a thread cannot be started.
+    pub fn build(self) -> Result<Mesh, BuildError> {
+        let mesh = Mesh::assemble(self.parts).map_err(BuildError::Invalid)?;
+        if self.background {
+            health_checker::start(&mesh).map_err(BuildError::Thread)?;
+        }
+        Ok(mesh)
+    }
+}
+
+/// Why a mesh could not be built.
+#[derive(Debug)]
+pub enum BuildError {
+    /// A setting is not acceptable.
+    Invalid(Invalid),
+    /// The system refused a thread.
+    Thread(io::Error),
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(fault) => fault.fmt(f),
+            Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {}

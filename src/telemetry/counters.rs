@@ -1,0 +1,77 @@
+//! What is counted about the mesh, a service and an instance. Plain atomics: counting serialises nobody.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::histogram::Histogram;
+
+/// A number that only grows.
+#[derive(Default, Debug)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The number.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The whole mesh.
+#[derive(Default, Debug)]
+pub struct MeshCounters {
+    /// Calls to registered services that were answered with an instance's answer.
+    pub successes: Counter,
+    /// Calls to registered services that failed, refusals included.
+    pub failures: Counter,
+    /// Time of all of them, in microseconds.
+    pub latency_us: Counter,
+    /// Calls to services that are not registered: in neither total.
+    pub unknown: Counter,
+}
+
+/// One service.
+#[derive(Default, Debug)]
+pub struct ServiceCounters {
+    /// Calls that were answered with an instance's answer.
+    pub successes: Counter,
+    /// Calls that failed, refusals included.
+    pub failures: Counter,
+    /// Attempts after the first.
+    pub retries: Counter,
+    /// Retries left out because the budget was empty.
+    pub budget_exhausted: Counter,
+    /// Calls refused by the circuit breaker.
+    pub circuit_open: Counter,
+    /// Calls that found no available instance.
+    pub no_instance: Counter,
+    /// Calls refused because a limit was full.
+    pub overloaded: Counter,
+    /// Ejections of instances.
+    pub ejections: Counter,
+    /// Duration of calls.
+    pub latency: Histogram,
+}
+
+/// One instance.
+#[derive(Default, Debug)]
+pub struct InstanceCounters {
+    /// Attempts that ended.
+    pub requests: Counter,
+    /// Attempts that failed.
+    pub failures: Counter,
+    /// Duration of attempts.
+    pub latency: Histogram,
+}
+
+impl MeshCounters {
+    /// Counts a call to a registered service.
+    pub fn call(&self, delivered: bool, took: Duration) {
+        if delivered { &self.successes } else { &self.failures }.add(1);
+        self.latency_us.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+}

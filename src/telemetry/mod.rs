@@ -1,0 +1,6 @@
+//! Counters, histograms and events: what there is to see of the mesh. Counting takes no lock.
+
+pub mod counters;
+pub mod events;
+pub mod histogram;
+pub mod report;

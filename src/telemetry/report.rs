@@ -1,0 +1,132 @@
+//! The shape of `GET /metrics` as JSON: the documented keys first, in their documented order.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::histogram::Snapshot;
+use crate::model::time::as_ms;
+use crate::policy::breaker::Status;
+
+/// Everything that is counted.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // The names are the contract's.
+pub struct Report {
+    pub total_requests: u64,
+    pub successful_requests: u64,
+    pub failed_requests: u64,
+    pub success_rate: String,
+    pub average_latency: String,
+    pub circuit_breakers: BTreeMap<String, BreakerReport>,
+    pub service_health: BTreeMap<String, bool>,
+    pub uptime_seconds: u64,
+    pub version: &'static str,
+    pub unknown_service_requests: u64,
+    pub services: BTreeMap<String, ServiceReport>,
+}
+
+/// A circuit breaker: exactly the documented keys.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct BreakerReport {
+    pub status: Status,
+    pub failure_count: u32,
+    pub success_count: u32,
+}
+
+/// One service.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct ServiceReport {
+    pub requests: u64,
+    pub successes: u64,
+    pub failures: u64,
+    pub retries: u64,
+    pub in_flight: u32,
+    pub queued: u32,
+    pub refused: RefusedReport,
+    pub ejections: u64,
+    pub retry_budget_left: f64,
+    pub latency_ms: LatencyReport,
+    pub instances: BTreeMap<String, InstanceReport>,
+}
+
+/// Calls that were answered without an attempt, and retries that were left out, by what was full or missing.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct RefusedReport {
+    pub circuit_open: u64,
+    pub no_healthy_instance: u64,
+    pub overloaded: u64,
+    pub retries_over_budget: u64,
+}
+
+/// One instance.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct InstanceReport {
+    pub requests: u64,
+    pub failures: u64,
+    pub in_flight: u32,
+    pub share_percent: f64,
+    pub latency_ms: LatencyReport,
+    pub state: &'static str,
+    pub ejected: bool,
+}
+
+/// Quantiles in milliseconds, with three decimals.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct LatencyReport {
+    pub p50: f64,
+    pub p95: f64,
+    pub p99: f64,
+    pub max: f64,
+}
+
+impl From<&Snapshot> for LatencyReport {
+    fn from(snapshot: &Snapshot) -> Self {
+        let ms = |q| (as_ms(snapshot.quantile(q)) * 1e3).round() / 1e3;
+        Self { p50: ms(0.5), p95: ms(0.95), p99: ms(0.99), max: (as_ms(snapshot.max) * 1e3).round() / 1e3 }
+    }
+}
+
+/// "97.64%", or "0%" before the first call.
+pub fn rate(successes: u64, all: u64) -> String {
+    if all == 0 {
+        return "0%".to_owned();
+    }
+    format!("{:.2}%", successes as f64 * 100.0 / all as f64)
+}
+
+/// "45ms": the mean in whole milliseconds.
+pub fn mean_ms(sum_us: u64, count: u64) -> String {
+    let mean = if count == 0 { 0.0 } else { sum_us as f64 / count as f64 / 1e3 };
+    format!("{mean:.0}ms")
+}
+
+/// `part` of `all` in percent, with two decimals.
+pub fn percent(part: u64, all: u64) -> f64 {
+    if all == 0 { 0.0 } else { (part as f64 * 10_000.0 / all as f64).round() / 100.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_and_means_look_as_documented() {
+        assert_eq!(rate(0, 0), "0%");
+        assert_eq!(rate(0, 7), "0.00%");
+        assert_eq!(rate(1_241, 1_271), "97.64%");
+        assert_eq!(rate(5, 5), "100.00%");
+        assert_eq!(mean_ms(0, 0), "0ms");
+        assert_eq!(mean_ms(90_400, 2), "45ms");
+        assert_eq!(percent(1, 3), 33.33);
+    }
+}
