@@ -68,6 +68,19 @@ pub mod outbound;
 
 pub mod contract;
 
+#[cfg(feature = "server")]
+pub mod api;
+
+#[cfg(feature = "server")]
+pub mod config;
+
+#[cfg(feature = "server")]
+pub mod app;
+
+#[cfg(feature = "server")]
+pub use api::Server;
+#[cfg(feature = "server")]
+pub use config::Config;
 pub use mesh::Mesh;
 pub use model::{Call, CallError, Cause, Invalid, Method, Registration, Reply};
 pub use outbound::Builder;

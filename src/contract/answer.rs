@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::mesh::RegistryError;
-use crate::model::{CallError, Invalid, Limit, Reason, Reply};
+use crate::model::{CallError, InstanceId, Invalid, Limit, Reason, Reply};
 
 /// An answer, whole.
 #[derive(Clone, PartialEq, Debug)]
@@ -149,34 +149,21 @@ impl ApiError {
 impl From<ApiError> for Answer {
     fn from(error: ApiError) -> Self {
         let reason = error.reason();
-        let mut body = Map::new();
-        let mut say = |key: &str, value: Value| body.insert(key.to_owned(), value);
-        say("error", error.sentence().into());
-        say("reason", reason.word().into());
+        let mut body = ErrorBody { error: error.sentence(), reason: reason.word(), ..ErrorBody::default() };
         let mut headers: Vec<(&str, String)> = vec![("content-type", JSON.to_owned()), ("x-mesh-reason", reason.word().to_owned())];
         match &error {
-            ApiError::Bad(fault) | ApiError::Registry(RegistryError::Invalid(fault)) => {
-                say("field", fault.field.clone().into());
-            }
+            ApiError::Bad(fault) | ApiError::Registry(RegistryError::Invalid(fault)) => body.field = Some(&fault.field),
             ApiError::Call(call) => {
-                say("service", call.service.clone().into());
-                say("attempts", call.attempts.into());
-                if let Some(status) = call.upstream_status() {
-                    say("upstreamStatus", status.into());
-                }
-                if let Some(instance) = &call.instance {
-                    say("instance", instance.as_str().into());
-                    headers.push(("x-mesh-instance", instance.to_string()));
-                }
-                if let Some(method) = call.retry_skipped {
-                    let how = "may have been processed; send idempotent:true or an Idempotency-Key to allow retries";
-                    say("retrySkipped", format!("{method} {how}").into());
-                }
-                if call.budget_exhausted {
-                    say("budgetExhausted", true.into());
-                }
-                say("requestId", call.request_id.as_str().into());
+                body.service = Some(&call.service);
+                body.attempts = Some(call.attempts);
+                body.upstream_status = call.upstream_status();
+                body.instance = call.instance.as_ref().map(InstanceId::as_str);
+                let how = "may have been processed; send idempotent:true or an Idempotency-Key to allow retries";
+                body.retry_skipped = call.retry_skipped.map(|method| format!("{method} {how}"));
+                body.budget_exhausted = call.budget_exhausted.then_some(true);
+                body.request_id = Some(call.request_id.as_str());
                 headers.push(("x-mesh-attempts", call.attempts.to_string()));
+                headers.extend(body.instance.map(|instance| ("x-mesh-instance", instance.to_owned())));
                 if call.not_sent {
                     headers.push(("x-mesh-not-sent", "true".to_owned()));
                 }
@@ -184,7 +171,7 @@ impl From<ApiError> for Answer {
             }
             ApiError::WrongMethod(allowed) => headers.push(("allow", allowed.join(", "))),
             ApiError::Full(limit) | ApiError::Registry(RegistryError::Full(limit)) => {
-                say("limit", limit.setting().into());
+                body.limit = Some(limit.setting());
                 headers.push(("retry-after", "1".to_owned()));
                 headers.push(("x-mesh-not-sent", "true".to_owned()));
             }
@@ -196,9 +183,37 @@ impl From<ApiError> for Answer {
             | ApiError::Forbidden(_)
             | ApiError::Internal(_) => {}
         }
+        // Text and numbers can always be written.
+        let body = serde_json::to_vec(&body).unwrap_or_default();
         let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())).collect();
-        Self { status: reason.status(), headers, body: Value::Object(body).to_string().into_bytes() }
+        Self { status: reason.status(), headers, body }
     }
+}
+
+/// An error as JSON, in the order of the documentation.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ErrorBody<'a> {
+    error: String,
+    reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_skipped: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget_exhausted: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
 }
 
 /// Seconds, rounded up, so that who waits that long is not early; at least one.
@@ -208,6 +223,8 @@ fn whole_seconds(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::model::{Cause, Method, RequestId};
 

@@ -137,20 +137,7 @@ mod tests {
 
     #[test]
     fn whatever_is_not_an_object_is_refused() {
-        for body in [
-            "",
-            "  ",
-            "[]",
-            "[\"svc\",\"/x\"]",
-            "null",
-            "\"{}\"",
-            "{",
-            "{} {}",
-            "{\"a\":1,}",
-            "\u{feff}{}",
-            "{\"a\":NaN}"
-           ,
-        ] {
+        for body in ["", "  ", "[]", "[\"svc\",\"/x\"]", "null", "\"{}\"", "{", "{} {}", "{\"a\":1,}", "\u{feff}{}", "{\"a\":NaN}"] {
             assert!(fault(body).starts_with("body: "), "{body}");
         }
         for depth in [128, 100_000] {

@@ -128,7 +128,7 @@ pub struct CallMachine {
     budget_exhausted: bool,
     /// Every attempt so far was certainly not processed.
     not_sent: bool,
-    stopped: bool,
+    hurried: bool,
     /// What the last attempt came to: the cause of the call's failure if there is no further one, and what that says of the service.
     last: Option<(Cause, Outcome)>,
 }
@@ -178,7 +178,7 @@ impl CallMachine {
             retry_skipped: false,
             budget_exhausted: false,
             not_sent: true,
-            stopped: false,
+            hurried: false,
             last: None,
             cluster,
             policy,
@@ -199,7 +199,7 @@ impl CallMachine {
                         return step;
                     }
                 }
-                State::Waiting(until) if now < until && !self.stopped => {
+                State::Waiting(until) if now < until && !self.hurried => {
                     self.state = State::Waiting(until);
                     return Step::Wait { until };
                 }
@@ -253,9 +253,9 @@ impl CallMachine {
         }
     }
 
-    /// The mesh is shutting down: a wait ends now, and the attempt after it is the last.
-    pub fn stop(&mut self) {
-        self.stopped = true;
+    /// The mesh is shutting down: waits between attempts are skipped from now on.
+    pub const fn hurry(&mut self) {
+        self.hurried = true;
     }
 
     fn sent(&mut self) -> Option<Flight> {
@@ -367,14 +367,14 @@ impl CallMachine {
 
     /// When to try again because a kept-alive connection had been closed: at once, without asking the budget, once per call.
     fn free_retry(&mut self, meaning: &Meaning, now: Instant) -> Option<Instant> {
-        let allowed = self.is_allowed(meaning) && !self.stopped && self.deadline.left(now) >= FLOOR;
+        let allowed = self.is_allowed(meaning) && self.deadline.left(now) >= FLOOR;
         allowed.then_some(now)
     }
 
     /// When to try again, if at all. `connect`: no connection could be made.
     fn retry_at(&mut self, meaning: &Meaning, connect: bool, now: Instant, roll: u64) -> Option<Instant> {
         let trial = self.admission.as_ref().is_some_and(Admission::is_trial);
-        if meaning.again == Again::Never || trial || self.stopped || self.retries >= self.max_retries || !self.is_allowed(meaning) {
+        if meaning.again == Again::Never || trial || self.retries >= self.max_retries || !self.is_allowed(meaning) {
             return None;
         }
         let outlook = self.cluster.outlook(&self.tried, now);
@@ -447,19 +447,9 @@ impl CallMachine {
     fn end(&mut self, result: Result<(), Cause>, now: Instant) -> End {
         self.admission = None;
         let took = now.saturating_duration_since(self.start);
-        let counters = &self.cluster.counters;
-        counters.latency.record(took);
         match &result {
-            Ok(()) => counters.successes.add(1),
-            Err(cause) => {
-                counters.failures.add(1);
-                match cause {
-                    Cause::CircuitOpen { .. } => counters.circuit_open.add(1),
-                    Cause::NoHealthyInstance => counters.no_instance.add(1),
-                    Cause::Overloaded(_) => counters.overloaded.add(1),
-                    _ => {}
-                }
-            }
+            Ok(()) => self.cluster.counters.delivered(took),
+            Err(cause) => self.cluster.counters.failed(cause, took),
         }
         let attempts = std::mem::take(&mut self.attempts);
         let result = result.map_err(|cause| CallError {

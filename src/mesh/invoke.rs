@@ -46,19 +46,19 @@ impl Mesh {
     /// As [`Mesh::invoke`].
     pub fn invoke_since(&self, call: &Call, start: Instant) -> Result<Reply, CallError> {
         let inner = &self.inner;
-        let request_id = call.request_id.clone().unwrap_or_else(|| RequestId::from_roll(inner.dice.roll(), inner.dice.roll()));
+        let request_id = self.id_of(call);
         if call.hops >= MAX_HOPS {
-            return Err(self.refused(call, &request_id, Cause::LoopDetected));
+            return Err(self.refuse(call, Cause::LoopDetected, start));
         }
-        let Some(_running) = self.begin_call() else { return Err(self.refused(call, &request_id, Cause::Draining)) };
+        let Some(_running) = self.begin_call() else { return Err(self.refuse(call, Cause::Draining, start)) };
         let Some(mut machine) = self.start(call, request_id.clone(), Mode::Collect, Wake::Thread(thread::current()), start) else {
-            return Err(self.refused(call, &request_id, Cause::UnknownService));
+            return Err(self.refuse(call, Cause::UnknownService, start));
         };
         let base = upstream_headers(call, &request_id);
         let mut collected: Option<(u16, Headers, Vec<u8>)> = None;
         loop {
-            if inner.stopping.load(Ordering::Relaxed) {
-                machine.stop();
+            if inner.hurried.load(Ordering::Relaxed) {
+                machine.hurry();
             }
             match machine.step(inner.clock.now()) {
                 Step::Send(attempt) => {
@@ -93,24 +93,38 @@ impl Mesh {
         let count = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
         let Some((last, (status, headers, body))) = attempts.last().zip(collected) else {
             // Cannot be: the machine says "deliver" only after a whole answer. If it could, it would be a broken answer.
-            return Err(self.refused(call, &request_id, Cause::Reset));
+            return Err(CallError { attempts: count, ..self.refuse(call, Cause::Reset, self.inner.clock.now()) });
         };
         let (instance, upstream) = (last.member.id.clone(), last.took);
         Ok(Reply { status, headers, body, instance, attempts: count, upstream, request_id })
     }
 
-    /// The error of a call that ended without an attempt.
-    fn refused(&self, call: &Call, request_id: &RequestId, cause: Cause) -> CallError {
+    /// Refuses a call that came in at `start` before it is begun, and counts it.
+    pub fn refuse(&self, call: &Call, cause: Cause, start: Instant) -> CallError {
+        let inner = &self.inner;
+        match inner.registry.find(call.service.as_str()) {
+            Some(cluster) => {
+                let took = inner.clock.now().saturating_duration_since(start);
+                inner.counters.call(false, took);
+                cluster.counters.failed(&cause, took);
+            }
+            None => inner.counters.unknown.add(1),
+        }
         CallError {
             service: call.service.to_string(),
             cause,
             attempts: 0,
             instance: None,
-            request_id: request_id.clone(),
+            request_id: self.id_of(call),
             retry_skipped: None,
             budget_exhausted: false,
             not_sent: true,
         }
+    }
+
+    fn id_of(&self, call: &Call) -> RequestId {
+        let dice = &self.inner.dice;
+        call.request_id.clone().unwrap_or_else(|| RequestId::from_roll(dice.roll(), dice.roll()))
     }
 
     /// Blocks until `until`, until woken, or until the mesh shuts down.
@@ -119,7 +133,7 @@ impl Mesh {
         let me = thread::current();
         let id = me.id();
         inner.parked.with(|parked| parked.push(me));
-        if !inner.stopping.load(Ordering::SeqCst) {
+        if !inner.hurried.load(Ordering::SeqCst) {
             inner.clock.park_until(until);
         }
         inner.parked.with(|parked| parked.retain(|thread| thread.id() != id));

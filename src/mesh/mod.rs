@@ -64,14 +64,19 @@ pub(crate) struct Inner {
     /// Guarded: which addresses instances may have.
     upstreams: Published<Arc<upstreams::Config>>,
     started: Instant,
-    /// No new calls; waits end.
+    /// Waits between attempts are skipped.
+    hurried: AtomicBool,
+    /// No new calls.
     stopping: AtomicBool,
     running: AtomicUsize,
     /// Guarded: threads that wait for a retry, a slot, or the end of the last call.
     parked: Locked<Vec<Thread>>,
-    /// Guarded: who wants to know of new members, such as the health checker.
-    newcomers: OnceLock<Box<dyn Fn(&Arc<Member>, Newcomer) + Send + Sync>>,
+    /// Who wants to know of new members: the health checker.
+    newcomers: OnceLock<Announce>,
 }
+
+/// Told of each member that is registered.
+type Announce = Box<dyn Fn(&Arc<Member>, Newcomer) + Send + Sync>;
 
 /// Why a member is announced to the health checker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -182,6 +187,7 @@ impl Mesh {
                 counters: MeshCounters::default(),
                 max_instances: max_instances_per_service,
                 upstreams: Published::new(Arc::new(upstreams)),
+                hurried: AtomicBool::new(false),
                 stopping: AtomicBool::new(false),
                 running: AtomicUsize::new(0),
                 parked: Locked::default(),
@@ -197,14 +203,15 @@ impl Mesh {
     ///
     /// # Errors
     /// [`RegistryError`]; nothing was changed.
+    #[allow(clippy::needless_pass_by_value)] // A registration is made to be handed over.
     pub fn register(&self, registration: Registration) -> Result<(), RegistryError> {
         let inner = &self.inner;
         let addresses = inner.resolver.resolve(&registration.host, RESOLVE_PATIENCE);
         self.judge_all(&registration.host, &addresses, registration.port.get())?;
-        if let Some(target) = &registration.health_check {
-            let of_target =
-                if target.host == registration.host { addresses.clone() } else { inner.resolver.resolve(&target.host, RESOLVE_PATIENCE) };
-            self.judge_all(&target.host, &of_target, target.port.get())?;
+        if let Some(target) = registration.health_check.as_ref().filter(|target| target.host != registration.host) {
+            self.judge_all(&target.host, &inner.resolver.resolve(&target.host, RESOLVE_PATIENCE), target.port.get())?;
+        } else if let Some(target) = &registration.health_check {
+            self.judge_all(&target.host, &addresses, target.port.get())?;
         }
         inner.store.commit(&Change::Register(&registration))?;
         let service = registration.service.clone();
@@ -355,7 +362,7 @@ impl Mesh {
         loop {
             let cluster = self.inner.registry.find(service)?;
             let index = cluster.watch(seen, Wake::Thread(thread::current()));
-            if index != seen || self.inner.clock.now() >= until || self.is_stopping() {
+            if index != seen || self.inner.clock.now() >= until || self.inner.hurried.load(Ordering::SeqCst) {
                 return Some(index);
             }
             self.pause(until);
@@ -366,11 +373,14 @@ impl Mesh {
 
     /// Begins a call of a registered service; `None` when there is no such service.
     pub fn start(&self, call: &Call, request_id: RequestId, mode: Mode, wake: Wake, start: Instant) -> Option<CallMachine> {
-        let Some(cluster) = self.inner.registry.find(call.service.as_str()) else {
-            self.inner.counters.unknown.add(1);
-            return None;
-        };
+        let cluster = self.inner.registry.find(call.service.as_str())?;
         Some(CallMachine::start(cluster, call, request_id, mode, wake, start))
+    }
+
+    /// How long a call of `service` may wait for its turn, wherever it waits; nothing when there is no such service.
+    pub fn queue_patience(&self, service: &ServiceName) -> Duration {
+        let cluster = self.inner.registry.find(service.as_str());
+        cluster.map_or(Duration::ZERO, |cluster| cluster.policy().limits.queue_timeout_ms.duration())
     }
 
     /// Counts a call as running until the answer is dropped; `None` once the mesh is shutting down.
@@ -385,25 +395,35 @@ impl Mesh {
         self.inner.stopping.load(Ordering::SeqCst)
     }
 
+    /// Shutdown is near: calls go on, but skip the waits between their attempts.
+    pub fn hurry(&self) {
+        let inner = &self.inner;
+        if !inner.hurried.swap(true, Ordering::SeqCst) {
+            inner.events.publish(Kind::Draining, None, None, "shutting down".to_owned());
+        }
+        for thread in inner.parked.with(|parked| parked.clone()) {
+            thread.unpark();
+        }
+    }
+
     /// Shuts the mesh down: no new calls, waits between retries end, running calls finish, for at most `timeout`. Answers how many calls
     /// were still running then. Every clone of the handle is shut down with it.
     pub fn shutdown(&self, timeout: Duration) -> usize {
         let inner = &self.inner;
-        if !inner.stopping.swap(true, Ordering::SeqCst) {
-            inner.events.publish(Kind::Draining, None, None, "shutting down".to_owned());
-        }
+        inner.stopping.store(true, Ordering::SeqCst);
+        self.hurry();
         let until = inner.clock.now() + timeout;
         inner.parked.with(|parked| parked.push(thread::current()));
-        for thread in inner.parked.with(|parked| parked.clone()) {
-            thread.unpark();
-        }
-        loop {
+        let me = thread::current().id();
+        let left = loop {
             let running = inner.running.load(Ordering::SeqCst);
             if running == 0 || inner.clock.now() >= until {
-                return running;
+                break running;
             }
             inner.clock.park_until(until);
-        }
+        };
+        inner.parked.with(|parked| parked.retain(|thread| thread.id() != me));
+        left
     }
 
     // --- health ---

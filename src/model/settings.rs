@@ -157,6 +157,7 @@ mod tests {
 
     settings! {
         /// Inner.
+        #[allow(unreachable_pub)]
         pub struct Inner {
             /// How often.
             max_tries: u32 = 3, in 1, 10;
@@ -164,6 +165,7 @@ mod tests {
     }
     settings! {
         /// Outer.
+        #[allow(unreachable_pub)]
         pub struct Outer {
             /// The inside.
             inner: Inner = Inner::default();

@@ -223,6 +223,7 @@ fn failure_of_io(error: io::Error) -> Failure {
     }
 }
 
+#[allow(clippy::needless_pass_by_value)] // Used where errors are mapped.
 fn malformed(why: impl ToString) -> Failure {
     Failure::Protocol(why.to_string().into())
 }

@@ -110,7 +110,7 @@ mod tests {
     fn every_row_of_the_table_holds() {
         use Again::{Always, IfIdempotent, Never};
         use Outcome::{Excluded, Failure as Bad, Success as Good};
-        let rows: Vec<(&str, Meaning, (Outcome, Outcome, Again, bool))> = vec![
+        let rows = [
             ("200", answer(200, &[]), (Good, Good, Never, true)),
             ("302", answer(302, &[]), (Good, Good, Never, true)),
             ("404", answer(404, &[]), (Good, Good, Never, true)),

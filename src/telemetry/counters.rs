@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::histogram::Histogram;
+use crate::model::Cause;
 
 /// A number that only grows.
 #[derive(Default, Debug)]
@@ -55,6 +56,26 @@ pub struct ServiceCounters {
     pub ejections: Counter,
     /// Duration of calls.
     pub latency: Histogram,
+}
+
+impl ServiceCounters {
+    /// Counts a call that failed.
+    pub fn failed(&self, cause: &Cause, took: Duration) {
+        self.failures.add(1);
+        self.latency.record(took);
+        match cause {
+            Cause::CircuitOpen { .. } => self.circuit_open.add(1),
+            Cause::NoHealthyInstance => self.no_instance.add(1),
+            Cause::Overloaded(_) => self.overloaded.add(1),
+            _ => {}
+        }
+    }
+
+    /// Counts a call whose answer was delivered.
+    pub fn delivered(&self, took: Duration) {
+        self.successes.add(1);
+        self.latency.record(took);
+    }
 }
 
 /// One instance.

@@ -1,0 +1,164 @@
+//! The program: read the configuration, start in order, wait for a signal, stop in reverse.
+
+mod demo;
+mod sample;
+
+use std::fmt;
+use std::io;
+use std::process::{self, ExitCode};
+use std::thread;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use simplelog::{ConfigBuilder, WriteLogger};
+
+use crate::api::{Server, StartError};
+use crate::config::{Arguments, Command, Config, ConfigError, usage};
+use crate::mesh::Mesh;
+use crate::outbound::BuildError;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("weft: {error}");
+            error.code()
+        }
+    }
+}
+
+/// Why the program ended.
+#[derive(Debug)]
+enum Fatal {
+    Usage(String),
+    Config(ConfigError),
+    Build(BuildError),
+    Start(StartError),
+    Io(io::Error),
+}
+
+impl Fatal {
+    fn code(&self) -> ExitCode {
+        match self {
+            Self::Usage(_) | Self::Config(_) | Self::Build(BuildError::Invalid(_)) | Self::Start(StartError::Invalid(_)) => {
+                ExitCode::from(2)
+            }
+            Self::Start(StartError::Listen(..)) => ExitCode::from(3),
+            Self::Build(BuildError::Thread(_)) | Self::Start(StartError::Thread(_)) | Self::Io(_) => ExitCode::from(1),
+        }
+    }
+}
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(why) => f.write_str(why),
+            Self::Config(error) => error.fmt(f),
+            Self::Build(error) => error.fmt(f),
+            Self::Start(error) => error.fmt(f),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<io::Error> for Fatal {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+fn run() -> Result<ExitCode, Fatal> {
+    let arguments = Arguments::parse(std::env::args_os().skip(1)).map_err(Fatal::Usage)?;
+    let load = || Config::load(&arguments, std::env::vars_os()).map_err(Fatal::Config);
+    match &arguments.command {
+        Command::Help => print!("{}", usage()),
+        Command::Version => println!("weft {}", env!("CARGO_PKG_VERSION")),
+        Command::Check(path) => {
+            Config::check_file(path).map_err(Fatal::Config)?;
+            println!("{}: valid", path.display());
+        }
+        Command::Config { annotated: true } => print!("{}", load()?.annotated()),
+        Command::Config { annotated: false } => println!("{:#}", load()?.effective()),
+        Command::Serve => return serve(&arguments, &load()?, |_, _| Ok(())),
+        Command::Demo { traffic } => return serve(&arguments, &load()?, |_, server| demo::start(server, *traffic)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the mesh and its server, then whatever `also` starts, and runs until a signal.
+fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Server) -> io::Result<()>) -> Result<ExitCode, Fatal> {
+    start_log(config);
+    // Before anything else starts, so that no signal is missed.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let mesh = build(config).map_err(Fatal::Build)?;
+    let server = Server::start(&mesh, &config.server, config.effective()).map_err(Fatal::Start)?;
+    announce(config, &server);
+    also(&mesh, &server)?;
+
+    for signal in signals.forever() {
+        if signal != SIGHUP {
+            break;
+        }
+        reload(arguments, config, &mesh, &server);
+    }
+
+    log::info!("stopping: running calls may finish for {} ms; a second signal stops at once", config.server.drain_timeout_ms.0);
+    thread::Builder::new().name("weft-signals".to_owned()).spawn(move || {
+        if signals.forever().any(|signal| signal != SIGHUP) {
+            process::exit(1);
+        }
+    })?;
+    let (delay, timeout) = (config.server.drain_delay_ms.duration(), config.server.drain_timeout_ms.duration());
+    let finished = server.drain(delay, timeout);
+    if !finished {
+        log::warn!("stopped with calls unfinished");
+    }
+    // What is left are idle connections and threads that wait on them; the system clears them away faster than we could.
+    process::exit(i32::from(!finished))
+}
+
+fn build(config: &Config) -> Result<Mesh, BuildError> {
+    let settings = config.mesh();
+    Mesh::builder()
+        .defaults(settings.defaults)
+        .services(settings.services)
+        .upstreams(settings.upstreams)
+        .limits(settings.max_services, settings.max_instances_per_service)
+        .build()
+}
+
+/// Says where the mesh listens and what is on.
+fn announce(config: &Config, server: &Server) {
+    let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
+    println!("weft {} listens on {}", env!("CARGO_PKG_VERSION"), addresses.join(" and "));
+    let calls = config.server.workers - config.server.reserved_workers;
+    let tls = if cfg!(feature = "tls") { "https to instances" } else { "no https to instances" };
+    println!(
+        "{} workers, of which {calls} make calls (blocking, with sleeping backoff); registry in memory; {tls}; no tokens: whoever reaches it may use it",
+        config.server.workers
+    );
+}
+
+/// Takes over a changed configuration. A bad one changes nothing and says why.
+fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server) {
+    let new = match Config::load(arguments, std::env::vars_os()) {
+        Ok(new) => new,
+        Err(error) => return log::error!("configuration not reloaded, nothing has changed: {error}"),
+    };
+    if new.server != running.server {
+        log::warn!("settings of the server itself (such as listen and workers) change only with a restart");
+    }
+    if let Err(fault) = mesh.reconfigure(new.mesh()) {
+        return log::error!("configuration not reloaded, nothing has changed: {fault}");
+    }
+    log::set_max_level(new.general.log.into());
+    server.set_effective(Config { server: running.server.clone(), ..new }.effective());
+}
+
+fn start_log(config: &Config) {
+    let format = ConfigBuilder::new().set_time_format_rfc3339().add_filter_allow_str("weft").build();
+    // Fails only when there is a logger already.
+    let _ = WriteLogger::init(log::LevelFilter::Trace, format, io::stderr());
+    log::set_max_level(config.general.log.into());
+}

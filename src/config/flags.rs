@@ -1,0 +1,231 @@
+//! The command line: `weft [COMMAND] [FLAGS]`. Every top-level setting with a plain value is a flag and a variable of its own.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::{Arg, Parser, ValueExt};
+use serde_json::{Map, Value};
+
+use super::{General, Sourced, keys_of};
+use crate::api;
+use crate::model::{closest, shown};
+
+/// What to do.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Command {
+    /// Run the mesh.
+    #[default]
+    Serve,
+    /// Run the mesh with sample services; with traffic, keep calls flowing.
+    Demo {
+        /// Keep calls flowing.
+        traffic: bool,
+    },
+    /// Print the effective configuration.
+    Config {
+        /// With a sentence why above each key.
+        annotated: bool,
+    },
+    /// Check a configuration file.
+    Check(PathBuf),
+    /// Print the version.
+    Version,
+    /// Print how to use the program.
+    Help,
+}
+
+/// The command line, read.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Arguments {
+    /// What to do.
+    pub command: Command,
+    /// The configuration file.
+    pub config: Option<PathBuf>,
+    /// Settings given as flags, in order.
+    pub settings: Sourced,
+}
+
+const COMMANDS: [&str; 6] = ["serve", "demo", "config", "check", "version", "help"];
+
+impl Arguments {
+    /// Reads a command line without the program's name.
+    ///
+    /// # Errors
+    /// A sentence for a person.
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
+        let mut parser = Parser::from_args(arguments);
+        let mut read = Self::default();
+        let mut named = false;
+        while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
+            match argument {
+                Arg::Long("help") | Arg::Short('h') => read.command = Command::Help,
+                Arg::Long("version") | Arg::Short('V') => read.command = Command::Version,
+                Arg::Long("config") => read.config = Some(value(&mut parser, "--config")?.into()),
+                Arg::Long("annotated") if read.command == (Command::Config { annotated: false }) => {
+                    read.command = Command::Config { annotated: true };
+                }
+                Arg::Long("traffic") if matches!(read.command, Command::Demo { .. }) => read.command = Command::Demo { traffic: true },
+                Arg::Value(word) if !named => {
+                    named = true;
+                    read.command = command(&word.string().map_err(|error| error.to_string())?)?;
+                }
+                Arg::Value(path) if read.command == Command::Check(PathBuf::new()) => read.command = Command::Check(path.into()),
+                Arg::Long(name) => {
+                    let name = name.to_owned();
+                    let flag = format!("--{name}");
+                    let key = scalars().find(|key| separated(key, '-') == name).ok_or_else(|| unknown(&flag))?;
+                    let is_switch = all().get(&key).is_some_and(Value::is_boolean);
+                    let text = if is_switch { "true".to_owned() } else { text(value(&mut parser, &flag)?)? };
+                    read.settings.push((format!("flag {flag}"), setting(&key, &text)));
+                }
+                other => return Err(format!("{} is not understood here; see weft help", shown(&format!("{other:?}")))),
+            }
+        }
+        match read.command {
+            Command::Check(path) if path.as_os_str().is_empty() => Err("which file? use weft check FILE".to_owned()),
+            _ => Ok(read),
+        }
+    }
+}
+
+fn command(word: &str) -> Result<Command, String> {
+    match word {
+        "serve" => Ok(Command::Serve),
+        "demo" => Ok(Command::Demo { traffic: false }),
+        "config" => Ok(Command::Config { annotated: false }),
+        "check" => Ok(Command::Check(PathBuf::new())),
+        "version" => Ok(Command::Version),
+        "help" => Ok(Command::Help),
+        other => {
+            let hint = closest(other, COMMANDS).map_or(String::new(), |near| format!("; did you mean {near}?"));
+            Err(format!("{} is not a command{hint} See weft help", shown(other)))
+        }
+    }
+}
+
+fn unknown(flag: &str) -> String {
+    let flags: Vec<String> = scalars().map(|key| format!("--{}", separated(&key, '-'))).collect();
+    let others = ["--config", "--help", "--version", "--annotated", "--traffic"];
+    let hint =
+        closest(flag, flags.iter().map(String::as_str).chain(others)).map_or(String::new(), |near| format!("; did you mean {near}?"));
+    format!("{flag} is not a flag{hint} See weft help")
+}
+
+fn value(parser: &mut Parser, flag: &str) -> Result<OsString, String> {
+    parser.value().map_err(|_| format!("{flag} needs a value"))
+}
+
+fn text(value: OsString) -> Result<String, String> {
+    value.into_string().map_err(|_| "a value is not UTF-8".to_owned())
+}
+
+/// All top-level settings with their defaults.
+fn all() -> Map<String, Value> {
+    let mut all = keys_of(&api::Config::default());
+    all.extend(keys_of(&General::default()));
+    all
+}
+
+/// The keys that can be set by a flag or a variable.
+pub(super) fn scalars() -> impl Iterator<Item = String> {
+    all().into_iter().map(|(key, _)| key)
+}
+
+/// One setting as a configuration by itself. What reads as a number or a boolean is one, unless the setting is a text.
+pub(super) fn setting(key: &str, text: &str) -> Value {
+    let is_text = all().get(key).is_some_and(Value::is_string);
+    let as_text = || Value::String(text.to_owned());
+    let value = if is_text { as_text() } else { serde_json::from_str(text).unwrap_or_else(|_| as_text()) };
+    Value::Object(Map::from_iter([(key.to_owned(), value)]))
+}
+
+/// `camelCase` in lower case with `separator` between the words.
+pub(super) fn separated(key: &str, separator: char) -> String {
+    let mut out = String::new();
+    for c in key.chars() {
+        if c.is_ascii_uppercase() {
+            out.push(separator);
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
+/// How to use the program.
+pub fn usage() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let mut text = format!(
+        "weft {version} - a service mesh in one small binary
+
+Usage: weft [COMMAND] [FLAGS]
+
+Commands:
+  serve               run the mesh (the default)
+  demo [--traffic]    run the mesh with a few sample services and show what it does
+  config              print the effective configuration; --annotated says why of each key
+  check FILE          check a configuration file
+  version, help
+
+Flags (each also a variable, --drain-timeout-ms is WEFT_DRAIN_TIMEOUT_MS, and a key of the file, drainTimeoutMs):
+  --config FILE
+"
+    );
+    for (key, default) in all() {
+        let flag = format!("--{}", separated(&key, '-'));
+        let shown = match &default {
+            Value::Bool(_) => String::new(),
+            Value::String(text) => format!(" VALUE  (default {text})"),
+            other => format!(" N  (default {other})"),
+        };
+        text.push_str(&format!("  {flag}{shown}\n"));
+    }
+    text.push_str(
+        "
+Signals: TERM and INT drain and stop, a second one stops at once, HUP reloads the configuration.
+Exit codes: 0 stopped in order, 1 failed or stopped with calls unfinished, 2 bad usage or configuration, 3 cannot listen.
+",
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Arguments, String> {
+        Arguments::parse(words.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn commands_and_flags_are_read() {
+        assert_eq!(parse(&[]).expect("serve").command, Command::Serve);
+        assert_eq!(parse(&["demo", "--traffic"]).expect("demo").command, Command::Demo { traffic: true });
+        assert_eq!(parse(&["config", "--annotated"]).expect("config").command, Command::Config { annotated: true });
+        assert_eq!(parse(&["check", "a.json"]).expect("check").command, Command::Check("a.json".into()));
+        assert_eq!(parse(&["--version"]).expect("version").command, Command::Version);
+        let flags = parse(&["serve", "--workers=4", "--insecure", "--config", "x.json"]).expect("flags");
+        assert_eq!(flags.config, Some("x.json".into()));
+        let expected =
+            [("flag --workers".to_owned(), setting("workers", "4")), ("flag --insecure".to_owned(), setting("insecure", "true"))];
+        assert_eq!(flags.settings, expected);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_said_with_the_nearest_word() {
+        assert!(parse(&["serv"]).expect_err("typo").contains("did you mean serve?"));
+        assert!(parse(&["--worker", "4"]).expect_err("typo").contains("did you mean --workers?"));
+        assert!(parse(&["--workers"]).expect_err("no value").contains("--workers needs a value"));
+        assert!(parse(&["check"]).expect_err("no file").contains("weft check FILE"));
+        for words in [&["serve", "extra"][..], &["-x"], &["serve", "--traffic"]] {
+            assert!(parse(words).is_err(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn the_usage_names_every_flag() {
+        let usage = usage();
+        for key in scalars() {
+            assert!(usage.contains(&format!("--{}", separated(&key, '-'))), "{key}");
+        }
+    }
+}
