@@ -24,6 +24,8 @@ struct State<J> {
     taken: usize,
     by_service: HashMap<ServiceName, usize>,
     line: VecDeque<Waiting<J>>,
+    /// Somebody will look after the line when the next patience is over.
+    watched: bool,
 }
 
 struct Waiting<J> {
@@ -37,8 +39,8 @@ struct Waiting<J> {
 pub(super) enum Arrival<J> {
     /// Make the call; leave the seat afterwards.
     Seated(J),
-    /// Somebody will take it.
-    Waits,
+    /// Somebody will take it. `unwatched`: nobody looks after the line, which has just stopped being empty.
+    Waits { unwatched: bool },
     /// The line is full.
     Full(J),
 }
@@ -46,7 +48,7 @@ pub(super) enum Arrival<J> {
 impl<J> Desk<J> {
     /// `seats` workers may be in calls, `places` calls may wait.
     pub(super) fn new(seats: usize, places: usize) -> Self {
-        let state = State { taken: 0, by_service: HashMap::new(), line: VecDeque::new() };
+        let state = State { taken: 0, by_service: HashMap::new(), line: VecDeque::new(), watched: false };
         Self { seats, share: (seats / 2).max(1), places, state: Locked::new(state) }
     }
 
@@ -60,7 +62,7 @@ impl<J> Desk<J> {
                 return Arrival::Full(job);
             }
             state.line.push_back(Waiting { service: service.clone(), until, job });
-            Arrival::Waits
+            Arrival::Waits { unwatched: !std::mem::replace(&mut state.watched, true) }
         })
     }
 
@@ -75,7 +77,7 @@ impl<J> Desk<J> {
         })
     }
 
-    /// Takes out the calls whose patience is over, and says when the next one's will be.
+    /// Takes out the calls whose patience is over, and says when to look again; an empty line need not be looked after.
     pub(super) fn expire(&self, now: Instant) -> (Vec<J>, Option<Instant>) {
         self.state.with(|state| {
             let mut expired = Vec::new();
@@ -87,6 +89,7 @@ impl<J> Desk<J> {
                     at += 1;
                 }
             }
+            state.watched = !state.line.is_empty();
             (expired, state.line.iter().map(|waiting| waiting.until).min())
         })
     }
@@ -135,10 +138,10 @@ mod tests {
         let (slow, fast) = (service("slow"), service("fast"));
         assert_eq!(desk.arrive(&slow, until, 1), Arrival::Seated(1));
         assert_eq!(desk.arrive(&slow, until, 2), Arrival::Seated(2));
-        assert_eq!(desk.arrive(&slow, until, 3), Arrival::Waits);
+        assert_eq!(desk.arrive(&slow, until, 3), Arrival::Waits { unwatched: true });
         assert_eq!(desk.arrive(&fast, until, 4), Arrival::Seated(4));
         assert_eq!(desk.arrive(&fast, until, 5), Arrival::Seated(5));
-        assert_eq!(desk.arrive(&fast, until, 6), Arrival::Waits);
+        assert_eq!(desk.arrive(&fast, until, 6), Arrival::Waits { unwatched: false });
         assert_eq!(desk.leave(&fast), Some((fast.clone(), 6)), "the first that may, not the first in line");
         assert_eq!(desk.leave(&slow), Some((slow.clone(), 3)));
         assert_eq!(desk.leave(&slow), None);
@@ -149,8 +152,8 @@ mod tests {
         let (desk, now) = (Desk::new(1, 2), Instant::now());
         let one = service("one");
         assert_eq!(desk.arrive(&one, now, 0), Arrival::Seated(0));
-        assert_eq!(desk.arrive(&one, now + Duration::from_millis(5), 1), Arrival::Waits);
-        assert_eq!(desk.arrive(&one, now + Duration::from_millis(9), 2), Arrival::Waits);
+        assert_eq!(desk.arrive(&one, now + Duration::from_millis(5), 1), Arrival::Waits { unwatched: true });
+        assert_eq!(desk.arrive(&one, now + Duration::from_millis(9), 2), Arrival::Waits { unwatched: false });
         assert_eq!(desk.arrive(&one, now, 3), Arrival::Full(3));
         assert_eq!(desk.expire(now + Duration::from_millis(5)), (vec![1], Some(now + Duration::from_millis(9))));
         assert_eq!(desk.leave(&one), Some((one.clone(), 2)));

@@ -402,7 +402,8 @@ fn attend(shared: &Arc<Shared>, http: tiny_http::Request) {
             let service = call.service.clone();
             match shared.desk.arrive(&service, until, Waiting { exchange, call, start }) {
                 Arrival::Seated(waiting) => make_calls(shared, service, waiting),
-                Arrival::Waits => shared.wake_keeper(),
+                Arrival::Waits { unwatched: true } => shared.wake_keeper(),
+                Arrival::Waits { unwatched: false } => {}
                 Arrival::Full(waiting) => waiting.refuse(Limit::Workers),
             }
         }
@@ -471,7 +472,7 @@ impl Exchange {
         if body.len() > max_body {
             return Err(ApiError::TooLarge(max_body));
         }
-        let mut headers = Headers::new();
+        let mut headers = Headers::with_room(http.headers().len(), 512);
         for header in http.headers() {
             headers.push(header.field.as_str().as_str(), header.value.as_str());
         }
@@ -498,27 +499,29 @@ impl Exchange {
     }
 
     fn serialise(&self, answer: &Answer, close: bool) -> Vec<u8> {
-        let mut out = Vec::with_capacity(256 + answer.body.len());
-        let reason = reason_phrase(answer.status);
-        out.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", answer.status).as_bytes());
-        for (name, value) in &answer.headers {
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value);
-            out.extend_from_slice(b"\r\n");
+        let mut out = Vec::with_capacity(512 + answer.body.len());
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "HTTP/1.1 {} {}\r\n", answer.status, reason_phrase(answer.status));
+        let mut field = |name: &str, value: &[u8]| {
+            for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        };
+        for (name, value) in answer.headers.iter() {
+            field(name, value);
         }
-        out.extend_from_slice(format!("x-request-id: {}\r\n", self.id).as_bytes());
+        field("x-request-id", self.id.as_str().as_bytes());
         if close {
-            out.extend_from_slice(b"connection: close\r\n");
+            field("connection", b"close");
         } else if self.keep_alive_1_0 {
-            out.extend_from_slice(b"connection: keep-alive\r\n");
+            field("connection", b"keep-alive");
         }
-        if matches!(answer.status, 204 | 304) {
-            out.extend_from_slice(b"\r\n");
-            return out;
+        let bodiless = matches!(answer.status, 204 | 304);
+        if !bodiless {
+            let _ = write!(out, "content-length: {}\r\n", answer.body.len());
         }
-        out.extend_from_slice(format!("content-length: {}\r\n\r\n", answer.body.len()).as_bytes());
-        if !self.head_only {
+        out.extend_from_slice(b"\r\n");
+        if !bodiless && !self.head_only {
             out.extend_from_slice(&answer.body);
         }
         out

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::mesh::RegistryError;
-use crate::model::{CallError, InstanceId, Invalid, Limit, Reason, Reply};
+use crate::model::{CallError, Headers, InstanceId, Invalid, Limit, Reason, Reply};
 
 /// An answer, whole.
 #[derive(Clone, PartialEq, Debug)]
@@ -14,7 +14,7 @@ pub struct Answer {
     /// The status.
     pub status: u16,
     /// Header fields, without framing.
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Headers,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -22,12 +22,12 @@ pub struct Answer {
 impl Answer {
     /// An answer with a body of that type.
     pub fn new(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: vec![("content-type".to_owned(), content_type.into())], body: body.into() }
+        Self { status, headers: Headers::new(), body: body.into() }.with("content-type", content_type)
     }
 
     /// An answer without a body.
     pub const fn empty(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Vec::new() }
+        Self { status, headers: Headers::new(), body: Vec::new() }
     }
 
     /// JSON on one line.
@@ -53,7 +53,7 @@ impl Answer {
     /// Adds a header field.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        self.headers.push((name.to_owned(), value.as_ref().to_vec()));
+        self.headers.push(name, value);
         self
     }
 }
@@ -67,8 +67,7 @@ pub fn done() -> Answer {
 
 impl From<Reply> for Answer {
     fn from(reply: Reply) -> Self {
-        let headers = reply.headers.iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
-        Self { status: reply.status, headers, body: reply.body }
+        Self { status: reply.status, headers: reply.headers, body: reply.body }
             .with("x-mesh-instance", reply.instance.as_str())
             .with("x-mesh-attempts", reply.attempts.to_string())
             .with("x-mesh-upstream-ms", reply.upstream.as_millis().to_string())
@@ -150,11 +149,13 @@ impl From<ApiError> for Answer {
     fn from(error: ApiError) -> Self {
         let reason = error.reason();
         let mut body = ErrorBody { error: error.sentence(), reason: reason.word(), ..ErrorBody::default() };
-        let mut headers: Vec<(&str, String)> = vec![("content-type", JSON.to_owned()), ("x-mesh-reason", reason.word().to_owned())];
+        let mut headers = Headers::with_room(8, 256);
+        headers.push("content-type", JSON);
+        headers.push("x-mesh-reason", reason.word());
         match &error {
             ApiError::Bad(fault) | ApiError::Registry(RegistryError::Invalid(fault)) => body.field = Some(&fault.field),
             ApiError::Call(call) => {
-                body.service = Some(&call.service);
+                body.service = Some(call.service.as_str());
                 body.attempts = Some(call.attempts);
                 body.upstream_status = call.upstream_status();
                 body.instance = call.instance.as_ref().map(InstanceId::as_str);
@@ -162,21 +163,25 @@ impl From<ApiError> for Answer {
                 body.retry_skipped = call.retry_skipped.map(|method| format!("{method} {how}"));
                 body.budget_exhausted = call.budget_exhausted.then_some(true);
                 body.request_id = Some(call.request_id.as_str());
-                headers.push(("x-mesh-attempts", call.attempts.to_string()));
-                headers.extend(body.instance.map(|instance| ("x-mesh-instance", instance.to_owned())));
-                if call.not_sent {
-                    headers.push(("x-mesh-not-sent", "true".to_owned()));
+                headers.push("x-mesh-attempts", call.attempts.to_string());
+                if let Some(instance) = body.instance {
+                    headers.push("x-mesh-instance", instance);
                 }
-                headers.extend(call.retry_after().map(|after| ("retry-after", whole_seconds(after).to_string())));
+                if call.not_sent {
+                    headers.push("x-mesh-not-sent", "true");
+                }
+                if let Some(after) = call.retry_after() {
+                    headers.push("retry-after", whole_seconds(after).to_string());
+                }
             }
-            ApiError::WrongMethod(allowed) => headers.push(("allow", allowed.join(", "))),
+            ApiError::WrongMethod(allowed) => headers.push("allow", allowed.join(", ")),
             ApiError::Full(limit) | ApiError::Registry(RegistryError::Full(limit)) => {
                 body.limit = Some(limit.setting());
-                headers.push(("retry-after", "1".to_owned()));
-                headers.push(("x-mesh-not-sent", "true".to_owned()));
+                headers.push("retry-after", "1");
+                headers.push("x-mesh-not-sent", "true");
             }
-            ApiError::Registry(RegistryError::Unavailable(_)) => headers.push(("retry-after", "5".to_owned())),
-            ApiError::Draining => headers.push(("x-mesh-not-sent", "true".to_owned())),
+            ApiError::Registry(RegistryError::Unavailable(_)) => headers.push("retry-after", "5"),
+            ApiError::Draining => headers.push("x-mesh-not-sent", "true"),
             ApiError::Registry(RegistryError::NotAllowed(_) | RegistryError::NotFound)
             | ApiError::NoSuchService(_)
             | ApiError::TooLarge(_)
@@ -185,7 +190,6 @@ impl From<ApiError> for Answer {
         }
         // Text and numbers can always be written.
         let body = serde_json::to_vec(&body).unwrap_or_default();
-        let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())).collect();
         Self { status: reason.status(), headers, body }
     }
 }
@@ -226,11 +230,11 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::model::{Cause, Method, RequestId};
+    use crate::model::{Cause, Method, RequestId, ServiceName};
 
     fn call_error(cause: Cause) -> CallError {
         CallError {
-            service: "user-service".to_owned(),
+            service: ServiceName::new("user-service").expect("valid"),
             cause,
             attempts: 4,
             instance: None,
@@ -253,7 +257,7 @@ mod tests {
         assert_eq!(body["requestId"], "00000000-0000-4000-8000-000000000000");
         assert_eq!(body["retrySkipped"], "POST may have been processed; send idempotent:true or an Idempotency-Key to allow retries");
         assert_eq!(body["budgetExhausted"], true);
-        assert!(answer.headers.contains(&("x-mesh-reason".to_owned(), b"upstream_status".to_vec())));
+        assert_eq!(answer.headers.first("x-mesh-reason"), Some("upstream_status"));
     }
 
     #[test]
@@ -261,7 +265,7 @@ mod tests {
         for (ms, seconds) in [(1, "1"), (59_001, "60"), (60_000, "60")] {
             let cause = Cause::CircuitOpen { retry_after: Duration::from_millis(ms) };
             let answer = Answer::from(ApiError::Call(Box::new(call_error(cause))));
-            assert!(answer.headers.contains(&("retry-after".to_owned(), seconds.into())), "{ms}");
+            assert_eq!(answer.headers.first("retry-after"), Some(seconds), "{ms}");
         }
     }
 

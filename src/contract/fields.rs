@@ -14,7 +14,7 @@ use crate::model::settings::camel;
 use crate::model::{Invalid, shown};
 
 /// The fields of one object; values are kept byte for byte.
-pub(super) struct Fields<'a>(Vec<(String, &'a RawValue)>);
+pub(super) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
     /// Reads a body.
@@ -90,11 +90,16 @@ fn wrong(name: &'static str, value: &str, error: &serde_json::Error) -> Invalid 
     Invalid::new(name, format!("{} does not fit: {why}", shown(value)))
 }
 
+/// A key, borrowed from the body unless it has escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Object;
         impl<'de> Visitor<'de> for Object {
-            type Value = Vec<(String, &'de RawValue)>;
+            type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
@@ -102,8 +107,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields: Self::Value = Vec::new();
-                while let Some((key, value)) = map.next_entry::<Cow<'_, str>, &RawValue>()? {
-                    let key = camel(&key);
+                while let Some((Key(key), value)) = map.next_entry::<Key<'_>, &RawValue>()? {
+                    let key = if key.contains('_') { Cow::Owned(camel(&key)) } else { key };
                     if fields.iter().any(|(other, _)| *other == key) {
                         return Err(serde::de::Error::custom(format!("the field {} is given twice", shown(&key))));
                     }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use super::cluster::{Admission, Cluster, Entry, InFlight};
 use super::member::Member;
 use super::queue::{Ticket, Wake};
-use crate::model::{Call, CallError, Cause, ConnectFailure, Failure, Headers, Limit, Method, RequestId};
+use crate::model::{Call, CallError, Cause, ConnectFailure, Failure, Headers, Limit, Method, RequestId, ServiceName};
 use crate::policy::Policy;
 use crate::policy::classify::{Again, Event, Meaning, Outcome, classify};
 use crate::policy::retry::Budget;
@@ -111,7 +111,7 @@ pub struct CallMachine {
     policy: Arc<Policy>,
     mode: Mode,
     wake: Wake,
-    service: String,
+    service: ServiceName,
     method: Method,
     request_id: RequestId,
     idempotent: bool,
@@ -120,8 +120,8 @@ pub struct CallMachine {
     deadline: Deadline,
     state: State,
     admission: Option<Admission>,
+    /// The attempts so far, the one under way included.
     attempts: Vec<AttemptReport>,
-    tried: Vec<Arc<Member>>,
     retries: u32,
     stale_retry_used: bool,
     retry_skipped: bool,
@@ -162,7 +162,7 @@ impl CallMachine {
         Self {
             mode,
             wake,
-            service: call.service.to_string(),
+            service: call.service.clone(),
             method: call.method,
             request_id,
             idempotent: call.is_idempotent() || retry.non_idempotent,
@@ -172,7 +172,6 @@ impl CallMachine {
             state: State::Entering(None),
             admission: None,
             attempts: Vec::with_capacity(1),
-            tried: Vec::with_capacity(1),
             retries: 0,
             stale_retry_used: false,
             retry_skipped: false,
@@ -286,7 +285,7 @@ impl CallMachine {
             return None;
         }
         let entry = if self.admission.is_some() {
-            self.cluster.again(ticket, &self.tried, &self.wake, now)
+            self.cluster.again(ticket, &self.attempts, &self.wake, now)
         } else {
             self.cluster.enter(ticket, &self.wake, now)
         };
@@ -328,13 +327,13 @@ impl CallMachine {
         let (timeout, cut_short_by_caller) = self.deadline.attempt(timeouts, now);
         let attempt = Attempt {
             member: Arc::clone(&slot.member),
-            number: u32::try_from(self.tried.len()).unwrap_or(u32::MAX).saturating_add(1),
+            number: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX).saturating_add(1),
             connect: timeouts.connect_ms.duration().min(timeout),
             timeout,
             left: self.deadline.left(now),
             fresh: self.stale_retry_used,
         };
-        self.tried.push(Arc::clone(&slot.member));
+        self.attempts.push(AttemptReport { member: Arc::clone(&slot.member), took: Duration::ZERO, status: None });
         let cut_short = timeout < timeouts.attempt_ms.duration();
         self.state = State::Sent(Flight { slot, began: now, cut_short_by_caller, cut_short });
         attempt
@@ -377,7 +376,7 @@ impl CallMachine {
         if meaning.again == Again::Never || trial || self.retries >= self.max_retries || !self.is_allowed(meaning) {
             return None;
         }
-        let outlook = self.cluster.outlook(&self.tried, now);
+        let outlook = self.cluster.outlook(&self.attempts, now);
         if outlook.circuit_open {
             return None;
         }
@@ -441,7 +440,9 @@ impl CallMachine {
             member.counters.failures.add(1);
         }
         member.counters.latency.record(took);
-        self.attempts.push(AttemptReport { member: Arc::clone(member), took, status });
+        if let Some(report) = self.attempts.last_mut() {
+            (report.took, report.status) = (took, status);
+        }
     }
 
     fn end(&mut self, result: Result<(), Cause>, now: Instant) -> End {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::call::AttemptReport;
 use super::member::Member;
 use super::queue::{Queue, Ticket, Wake};
 use super::seat::{Seat, Unavailable};
@@ -180,7 +181,7 @@ impl Cluster {
     }
 
     /// A call that holds its slot asks for the instance of its next attempt.
-    pub(super) fn again(self: &Arc<Self>, ticket: Option<Ticket>, tried: &[Arc<Member>], wake: &Wake, now: Instant) -> Entry {
+    pub(super) fn again(self: &Arc<Self>, ticket: Option<Ticket>, tried: &[AttemptReport], wake: &Wake, now: Instant) -> Entry {
         let mut next = None;
         let entry = self.state.with(|state| {
             if ticket.is_some() && !state.queue.is_turn_of(ticket) {
@@ -210,9 +211,12 @@ impl Cluster {
     }
 
     /// What a retry would find.
-    pub(super) fn outlook(&self, tried: &[Arc<Member>], now: Instant) -> RetryOutlook {
+    pub(super) fn outlook(&self, tried: &[AttemptReport], now: Instant) -> RetryOutlook {
         self.state.with(|state| RetryOutlook {
-            untried: state.seats.iter().any(|seat| seat.unavailable(now).is_none() && !tried.iter().any(|t| Arc::ptr_eq(t, &seat.member))),
+            untried: state
+                .seats
+                .iter()
+                .any(|seat| seat.unavailable(now).is_none() && !tried.iter().any(|attempt| Arc::ptr_eq(&attempt.member, &seat.member))),
             circuit_open: state.breaker.is_open(),
         })
     }
@@ -430,7 +434,7 @@ enum Pick {
 
 impl State {
     /// Chooses an available instance, one that has not been tried if there is one, and takes a slot there.
-    fn pick(&mut self, tried: &[Arc<Member>], now: Instant) -> Pick {
+    fn pick(&mut self, tried: &[AttemptReport], now: Instant) -> Pick {
         let limit = self.policy.limits.instance_max_in_flight;
         let mut available = false;
         let mut gather = |candidates: &mut Vec<Candidate>, seats: &[Seat], skip_tried: bool| {
@@ -440,7 +444,7 @@ impl State {
                     continue;
                 }
                 available = true;
-                let was_tried = skip_tried && tried.iter().any(|member| Arc::ptr_eq(member, &seat.member));
+                let was_tried = skip_tried && tried.iter().any(|attempt| Arc::ptr_eq(&attempt.member, &seat.member));
                 if !was_tried && !seat.is_full(limit) {
                     candidates.push(seat.candidate(at));
                 }

@@ -111,7 +111,7 @@ impl Mesh {
             None => inner.counters.unknown.add(1),
         }
         CallError {
-            service: call.service.to_string(),
+            service: call.service.clone(),
             cause,
             attempts: 0,
             instance: None,

@@ -223,7 +223,7 @@ impl RequestId {
             let digit = usize::try_from(bits >> (4 * nibble) & 0xf).unwrap_or(0);
             *place = HEX.get(digit).copied().unwrap_or(b'0');
         }
-        Self(String::from_utf8_lossy(&text).into())
+        Self(std::str::from_utf8(&text).unwrap_or_default().into())
     }
 
     /// The id as text.

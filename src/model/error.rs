@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use super::{InstanceId, Method, RequestId};
+use super::{InstanceId, Method, RequestId, ServiceName};
 
 /// A value that is not what its field allows. `field` is as the user wrote it, `why` completes the sentence.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -187,8 +187,8 @@ impl From<Failure> for Cause {
 /// A failed call, with all an operator needs to know why.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CallError {
-    /// The service that was called, as the caller wrote it.
-    pub service: String,
+    /// The service that was called.
+    pub service: ServiceName,
     /// What went wrong last.
     pub cause: Cause,
     /// How many attempts were made.
@@ -237,7 +237,7 @@ impl fmt::Display for CallError {
             write!(f, "Failed to call {service} after {} attempt{plural}: ", self.attempts)?;
         }
         match &self.cause {
-            Cause::UnknownService => write!(f, "no such service is registered: {}", super::shown(service)),
+            Cause::UnknownService => write!(f, "no such service is registered: {service}"),
             Cause::NoHealthyInstance => write!(f, "no healthy instance available for service: {service}"),
             Cause::CircuitOpen { .. } => write!(f, "circuit breaker is OPEN for {service}"),
             Cause::Overloaded(limit) => write!(f, "{service} is overloaded: the limit {} is reached", limit.setting()),
@@ -327,7 +327,7 @@ mod tests {
 
     fn error(cause: Cause, attempts: u32) -> CallError {
         CallError {
-            service: "user-service".to_owned(),
+            service: ServiceName::new("user-service").expect("valid"),
             cause,
             attempts,
             instance: None,

@@ -95,8 +95,9 @@ impl Line {
         let mut request = Request::new(body);
         *request.method_mut() = http_method(method);
         *request.uri_mut() = uri;
+        request.headers_mut().reserve(headers.len() + 2);
         for (name, value) in headers.iter() {
-            let (name, value) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value));
+            let (name, value) = (header_name(name), HeaderValue::from_bytes(value));
             request.headers_mut().append(name.map_err(ureq::http::Error::from)?, value.map_err(ureq::http::Error::from)?);
         }
         let mut config = self.agent.configure_request(request).timeout_connect(Some(times.connect)).timeout_global(Some(times.whole));
@@ -104,6 +105,21 @@ impl Line {
             config = config.max_idle_age(Duration::ZERO);
         }
         self.agent.run(config.build())
+    }
+}
+
+/// A header name; those of the mesh, which every attempt carries, without an allocation.
+fn header_name(name: &str) -> Result<HeaderName, ureq::http::header::InvalidHeaderName> {
+    const OURS: [HeaderName; 5] = [
+        HeaderName::from_static("x-request-id"),
+        HeaderName::from_static("x-service-mesh"),
+        HeaderName::from_static("x-mesh-hops"),
+        HeaderName::from_static("x-mesh-attempt"),
+        HeaderName::from_static("x-request-timeout-ms"),
+    ];
+    match OURS.iter().find(|ours| ours.as_str() == name) {
+        Some(ours) => Ok(ours.clone()),
+        None => HeaderName::from_bytes(name.as_bytes()),
     }
 }
 
@@ -179,7 +195,7 @@ fn incoming(answer: Response<ureq::Body>) -> Result<Incoming, Failure> {
     if head.headers.contains_key("content-length") && head.headers.contains_key("transfer-encoding") {
         return Err(Failure::Protocol("both Content-Length and Transfer-Encoding".into()));
     }
-    let mut headers = Headers::new();
+    let mut headers = Headers::with_room(head.headers.len(), 512);
     for (name, value) in &head.headers {
         headers.push(name.as_str(), value.as_bytes());
     }
