@@ -472,7 +472,7 @@ impl Exchange {
         if body.len() > max_body {
             return Err(ApiError::TooLarge(max_body));
         }
-        let mut headers = Headers::with_room(http.headers().len(), 512);
+        let mut headers = Headers::with_room(http.headers().len());
         for header in http.headers() {
             headers.push(header.field.as_str().as_str(), header.value.as_str());
         }

@@ -149,7 +149,7 @@ impl From<ApiError> for Answer {
     fn from(error: ApiError) -> Self {
         let reason = error.reason();
         let mut body = ErrorBody { error: error.sentence(), reason: reason.word(), ..ErrorBody::default() };
-        let mut headers = Headers::with_room(8, 256);
+        let mut headers = Headers::with_room(8);
         headers.push("content-type", JSON);
         headers.push("x-mesh-reason", reason.word());
         match &error {

@@ -26,23 +26,25 @@ const OURS: [&str; 6] = ["host", "content-length", "expect", "x-request-id", "x-
 
 /// An ordered list of header fields; names compare without case, duplicates are kept.
 ///
-/// All text lies in one buffer, so that a list costs two allocations, not two for each field.
+/// All names lie in one buffer and all values in another, so that a list costs three allocations, not two for each field.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers {
-    text: Vec<u8>,
-    /// Where each field's name begins, where it ends and its value begins, and where that ends.
-    fields: Vec<(usize, usize, usize)>,
+    names: String,
+    values: Vec<u8>,
+    /// Where each field's name and value end; they begin where the ones before end.
+    ends: Vec<(usize, usize)>,
 }
 
 impl Headers {
     /// No fields.
     pub const fn new() -> Self {
-        Self { text: Vec::new(), fields: Vec::new() }
+        Self { names: String::new(), values: Vec::new(), ends: Vec::new() }
     }
 
     /// No fields, with room for some.
-    pub(crate) fn with_room(fields: usize, bytes: usize) -> Self {
-        Self { text: Vec::with_capacity(bytes), fields: Vec::with_capacity(fields) }
+    pub(crate) fn with_room(fields: usize) -> Self {
+        let (names, values) = (String::with_capacity(16 * fields), Vec::with_capacity(24 * fields));
+        Self { names, values, ends: Vec::with_capacity(fields) }
     }
 
     /// Adds a field after checking it.
@@ -62,11 +64,9 @@ impl Headers {
 
     /// Adds a field that an HTTP parser or this crate has already checked.
     pub(crate) fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
-        let begin = self.text.len();
-        self.text.extend_from_slice(name.as_bytes());
-        let middle = self.text.len();
-        self.text.extend_from_slice(value.as_ref());
-        self.fields.push((begin, middle, self.text.len()));
+        self.names.push_str(name);
+        self.values.extend_from_slice(value.as_ref());
+        self.ends.push((self.names.len(), self.values.len()));
     }
 
     /// The first value of `name`, when it is text.
@@ -81,19 +81,20 @@ impl Headers {
 
     /// How many fields there are.
     pub fn len(&self) -> usize {
-        self.fields.len()
+        self.ends.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.fields.is_empty()
+        self.ends.is_empty()
     }
 
     /// All fields in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.fields.iter().map(|&(begin, middle, end)| {
-            let name = self.text.get(begin..middle).and_then(|name| std::str::from_utf8(name).ok());
-            (name.unwrap_or_default(), self.text.get(middle..end).unwrap_or_default())
+        let begins = std::iter::once((0, 0)).chain(self.ends.iter().copied());
+        begins.zip(&self.ends).map(|((name, value), (name_end, value_end))| {
+            // Ends only grow, and names end where whole names do.
+            (self.names.get(name..*name_end).unwrap_or_default(), self.values.get(value..*value_end).unwrap_or_default())
         })
     }
 
@@ -110,12 +111,13 @@ impl Headers {
 
     fn without(&self, also: impl Fn(&str) -> bool) -> Self {
         let connection = || self.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+        let names_hops = connection().next().is_some();
         let named = |name: &str| {
             let mut options = connection().flat_map(|(_, value)| value.split(|b| *b == b','));
-            options.any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+            names_hops && options.any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
         };
         let hop_by_hop = |name: &str| HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop)) || named(name);
-        let mut kept = Self::with_room(self.fields.len() + ROOM_FOR_OURS, self.text.len() + 32 * ROOM_FOR_OURS);
+        let mut kept = Self::with_room(self.len() + ROOM_FOR_OURS);
         for (name, value) in self.iter().filter(|(name, _)| !hop_by_hop(name) && !also(name)) {
             kept.push(name, value);
         }

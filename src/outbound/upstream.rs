@@ -195,7 +195,7 @@ fn incoming(answer: Response<ureq::Body>) -> Result<Incoming, Failure> {
     if head.headers.contains_key("content-length") && head.headers.contains_key("transfer-encoding") {
         return Err(Failure::Protocol("both Content-Length and Transfer-Encoding".into()));
     }
-    let mut headers = Headers::with_room(head.headers.len(), 512);
+    let mut headers = Headers::with_room(head.headers.len());
     for (name, value) in &head.headers {
         headers.push(name.as_str(), value.as_bytes());
     }
