@@ -57,6 +57,8 @@
 //! alive. *Permit*, *slot*: taken before a call or attempt, given back by a guard. *Retry budget*: bounds retries to a share of calls.
 //! *Deadline*: when the whole call is over. *Policy*: all settings of one service. *Upstream*, *downstream*: the instance's side, the caller's.
 
+#![forbid(unsafe_code)]
+
 pub mod model;
 
 pub mod policy;

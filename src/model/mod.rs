@@ -21,4 +21,6 @@ pub use headers::{Headers, TRACE_CONTEXT};
 pub(crate) use instance::authority;
 pub use instance::{AdminState, HealthTarget, Host, Registration, Scheme, Weight};
 pub use name::{InstanceId, ServiceName};
+#[cfg(weft_measure_locks)]
+pub use sync::measure::report as lock_report;
 pub use text::{closest, shown};
