@@ -54,6 +54,7 @@ impl<T> Published<T> {
 
 /// How long locks are held, by what they guard: for `tests/bench/engine.rs`, in builds with `--cfg weft_measure_locks` only.
 #[cfg(weft_measure_locks)]
+#[allow(unreachable_pub)] // Reachable only for the measurement.
 pub mod measure {
     use std::cell::RefCell;
     use std::collections::BTreeMap;

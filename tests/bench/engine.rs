@@ -4,6 +4,7 @@
 //! services of 5 instances. With `RUSTFLAGS='--cfg weft_measure_locks'` it also prints how long each kind of lock was held.
 
 #![allow(unsafe_code)] // To count allocations.
+#![allow(clippy::expect_used, clippy::indexing_slicing)] // A measurement may fail loudly.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
