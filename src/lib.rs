@@ -86,3 +86,8 @@ pub use config::Config;
 pub use mesh::Mesh;
 pub use model::{Call, CallError, Cause, Invalid, Method, Registration, Reply};
 pub use outbound::Builder;
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

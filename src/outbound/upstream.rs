@@ -35,19 +35,21 @@ struct Line {
     agent: Agent,
     scheme: UriScheme,
     authority: Option<Authority>,
+    /// The times built into the agent: those of an attempt that nothing cuts short. Others cost a configuration of their own.
+    usual: Times,
 }
 
 impl Transport for Ureq {
     fn send(&self, attempt: &Attempt, request: &Outgoing<'_>) -> Result<Incoming, Failure> {
         let member = &attempt.member;
-        let line = member.line(|| Line::new(member)).ok_or_else(|| malformed("another driver's line"))?;
+        let times = Times { connect: attempt.connect, whole: attempt.timeout, fresh: attempt.fresh };
+        let line = member.line(|| Line::new(member, times)).ok_or_else(|| malformed("another driver's line"))?;
         let call = request.call;
         let mut uri = ureq::http::uri::Parts::default();
         uri.scheme = Some(line.scheme.clone());
         uri.authority.clone_from(&line.authority);
         uri.path_and_query = Some(PathAndQuery::try_from(call.endpoint.as_str()).map_err(malformed)?);
         let uri = Uri::from_parts(uri).map_err(malformed)?;
-        let times = Times { connect: attempt.connect, whole: attempt.timeout, fresh: attempt.fresh };
         let answer = match (&call.body, call.method) {
             // Without a body, ureq would send these chunked.
             (None, Method::Post | Method::Put | Method::Patch) => line.run(uri, call.method, &request.headers, &[][..], times),
@@ -67,7 +69,7 @@ impl Transport for Ureq {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct Times {
     connect: Duration,
     whole: Duration,
@@ -76,9 +78,11 @@ struct Times {
 }
 
 impl Line {
-    fn new(member: &Arc<Member>) -> Self {
+    fn new(member: &Arc<Member>, times: Times) -> Self {
+        let usual = Times { fresh: false, ..times };
         Self {
-            agent: agent(Dialer::Member(Arc::downgrade(member)), member.scheme),
+            usual,
+            agent: agent(Dialer::Member(Arc::downgrade(member)), member.scheme, usual),
             scheme: uri_scheme(member.scheme),
             authority: Authority::try_from(&*member.authority).ok(),
         }
@@ -99,6 +103,9 @@ impl Line {
         for (name, value) in headers.iter() {
             let (name, value) = (header_name(name), HeaderValue::from_bytes(value));
             request.headers_mut().append(name.map_err(ureq::http::Error::from)?, value.map_err(ureq::http::Error::from)?);
+        }
+        if times == self.usual {
+            return self.agent.run(request);
         }
         let mut config = self.agent.configure_request(request).timeout_connect(Some(times.connect)).timeout_global(Some(times.whole));
         if times.fresh {
@@ -124,7 +131,7 @@ fn header_name(name: &str) -> Result<HeaderName, ureq::http::header::InvalidHead
 }
 
 /// The one way an agent is made: no proxy from the environment, no redirect, no name look-up, no spare headers, small buffers.
-fn agent(dialer: Dialer, scheme: Scheme) -> Agent {
+fn agent(dialer: Dialer, scheme: Scheme, times: Times) -> Agent {
     let config = Config::builder()
         .proxy(None)
         .http_status_as_error(false)
@@ -138,6 +145,8 @@ fn agent(dialer: Dialer, scheme: Scheme) -> Agent {
         .max_idle_connections(IDLE_CONNECTIONS)
         .max_idle_connections_per_host(IDLE_CONNECTIONS)
         .max_idle_age(IDLE_AGE)
+        .timeout_connect(Some(times.connect))
+        .timeout_global(Some(times.whole))
         .build();
     match scheme {
         Scheme::Http => Agent::with_parts(config, dialer, Nowhere),
@@ -179,9 +188,11 @@ fn ask(probe: &Probe) -> Result<u16, Failure> {
     }
     headers.push("connection", "close");
     let method = Method::new(&probe.config.method).unwrap_or(Method::Get);
-    let line = Line { agent: agent(Dialer::Fixed(addresses), target.scheme), scheme: uri_scheme(target.scheme), authority: None };
     let whole = probe.config.timeout_ms.duration();
-    let answer = line.run(uri, method, &headers, (), Times { connect: whole, whole, fresh: true }).map_err(failure_of)?;
+    let usual = Times { connect: whole, whole, fresh: false };
+    let agent = agent(Dialer::Fixed(addresses), target.scheme, usual);
+    let line = Line { agent, scheme: uri_scheme(target.scheme), authority: None, usual };
+    let answer = line.run(uri, method, &headers, (), usual).map_err(failure_of)?;
     Ok(answer.status().as_u16())
 }
 
