@@ -3,6 +3,7 @@
 //! tiny_http trusts its clients: it has no limits and no timeouts. It may listen only where clients are trusted, which is why anything but
 //! loopback needs to be asked for.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -477,7 +478,7 @@ impl Exchange {
             headers.push(header.field.as_str().as_str(), header.value.as_str());
         }
         Ok(Request {
-            method: http.method().as_str().to_owned(),
+            method: method(http.method()),
             target: http.url().to_owned(),
             headers,
             body,
@@ -531,6 +532,18 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.shared.busy.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A method as text, without an allocation for those that are expected.
+fn method(method: &tiny_http::Method) -> Cow<'static, str> {
+    match method {
+        tiny_http::Method::Get => "GET".into(),
+        tiny_http::Method::Post => "POST".into(),
+        tiny_http::Method::Put => "PUT".into(),
+        tiny_http::Method::Delete => "DELETE".into(),
+        tiny_http::Method::Head => "HEAD".into(),
+        other => other.as_str().to_owned().into(),
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::mesh::RegistryError;
+use crate::model::time::whole_ms;
 use crate::model::{CallError, Headers, InstanceId, Invalid, Limit, Reason, Reply};
 
 /// An answer, whole.
@@ -67,10 +68,11 @@ pub fn done() -> Answer {
 
 impl From<Reply> for Answer {
     fn from(reply: Reply) -> Self {
-        Self { status: reply.status, headers: reply.headers, body: reply.body }
-            .with("x-mesh-instance", reply.instance.as_str())
-            .with("x-mesh-attempts", reply.attempts.to_string())
-            .with("x-mesh-upstream-ms", reply.upstream.as_millis().to_string())
+        let mut headers = reply.headers;
+        headers.push("x-mesh-instance", reply.instance.as_str());
+        headers.push_number("x-mesh-attempts", u64::from(reply.attempts));
+        headers.push_number("x-mesh-upstream-ms", whole_ms(reply.upstream));
+        Self { status: reply.status, headers, body: reply.body }
     }
 }
 
@@ -163,7 +165,7 @@ impl From<ApiError> for Answer {
                 body.retry_skipped = call.retry_skipped.map(|method| format!("{method} {how}"));
                 body.budget_exhausted = call.budget_exhausted.then_some(true);
                 body.request_id = Some(call.request_id.as_str());
-                headers.push("x-mesh-attempts", call.attempts.to_string());
+                headers.push_number("x-mesh-attempts", u64::from(call.attempts));
                 if let Some(instance) = body.instance {
                     headers.push("x-mesh-instance", instance);
                 }
@@ -171,7 +173,7 @@ impl From<ApiError> for Answer {
                     headers.push("x-mesh-not-sent", "true");
                 }
                 if let Some(after) = call.retry_after() {
-                    headers.push("retry-after", whole_seconds(after).to_string());
+                    headers.push_number("retry-after", whole_seconds(after));
                 }
             }
             ApiError::WrongMethod(allowed) => headers.push("allow", allowed.join(", ")),

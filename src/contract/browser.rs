@@ -41,7 +41,7 @@ mod tests {
         for (name, value) in fields {
             headers.push(name, value);
         }
-        let (method, target) = ("POST".to_owned(), "/register".to_owned());
+        let (method, target) = ("POST".into(), "/register".to_owned());
         judge(&Request { method, target, headers, body: Vec::new(), peer: None, id: RequestId::from_roll(0, 0) }, loopback).is_ok()
     }
 

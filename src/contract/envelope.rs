@@ -161,7 +161,7 @@ mod tests {
         for (name, value) in headers {
             fields.push(name, value);
         }
-        let (method, target) = ("POST".to_owned(), "/invoke".to_owned());
+        let (method, target) = ("POST".into(), "/invoke".to_owned());
         Request { method, target, headers: fields, body: body.as_bytes().to_vec(), peer: None, id: RequestId::from_roll(1, 2) }
     }
 

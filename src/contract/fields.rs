@@ -51,8 +51,9 @@ impl<'a> Fields<'a> {
 
     /// An optional text, parsed further.
     pub(super) fn parsed<T>(&self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Result<Option<T>, Invalid> {
-        let text: Option<Cow<'static, str>> = self.optional(name)?;
-        text.map(|text| parse(&text)).transpose().map_err(|fault| Invalid::new(name, fault.why))
+        let Some(raw) = self.raw(name) else { return Ok(None) };
+        let Text(text) = serde_json::from_str(raw.get()).map_err(|error| wrong(name, raw.get(), &error))?;
+        parse(&text).map(Some).map_err(|fault| Invalid::new(name, fault.why))
     }
 
     /// A required text, parsed further.
@@ -90,10 +91,10 @@ fn wrong(name: &'static str, value: &str, error: &serde_json::Error) -> Invalid 
     Invalid::new(name, format!("{} does not fit: {why}", shown(value)))
 }
 
-/// A key, borrowed from the body unless it has escapes.
+/// A text, borrowed from the body unless it has escapes.
 #[derive(Deserialize)]
 #[serde(transparent)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -107,7 +108,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields: Self::Value = Vec::new();
-                while let Some((Key(key), value)) = map.next_entry::<Key<'_>, &RawValue>()? {
+                while let Some((Text(key), value)) = map.next_entry::<Text<'_>, &RawValue>()? {
                     let key = if key.contains('_') { Cow::Owned(camel(&key)) } else { key };
                     if fields.iter().any(|(other, _)| *other == key) {
                         return Err(serde::de::Error::custom(format!("the field {} is given twice", shown(&key))));

@@ -1,5 +1,6 @@
 //! A request to the API, framed and bounded by the door it came through.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::model::{Caller, Headers, RequestId};
@@ -8,7 +9,7 @@ use crate::model::{Caller, Headers, RequestId};
 #[derive(Clone, Debug)]
 pub struct Request {
     /// In capitals.
-    pub method: String,
+    pub method: Cow<'static, str>,
     /// Path and query as they came.
     pub target: String,
     /// Header fields.
@@ -81,7 +82,7 @@ mod tests {
     #[test]
     fn queries_are_taken_apart_and_decoded() {
         let request = Request {
-            method: "GET".to_owned(),
+            method: "GET".into(),
             target: "/services?metadata.region=us%2Deast+1&healthy=true&&x&bad=%zz%4".to_owned(),
             headers: Headers::new(),
             body: Vec::new(),

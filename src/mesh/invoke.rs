@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::Mesh;
 use super::call::{Attempt, End, Mode, Step, Verdict};
-use super::ports::{Incoming, Outgoing};
+use super::ports::{Incoming, Outgoing, collect};
 use super::queue::Wake;
 use crate::model::time::whole_ms;
 use crate::model::{Call, CallError, Cause, Failure, Headers, Reply, RequestId};
@@ -54,7 +54,6 @@ impl Mesh {
         let Some(mut machine) = self.start(call, request_id.clone(), Mode::Collect, Wake::Thread(thread::current()), start) else {
             return Err(self.refuse(call, Cause::UnknownService, start));
         };
-        let base = upstream_headers(call, &request_id);
         let mut collected: Option<(u16, Headers, Vec<u8>)> = None;
         loop {
             if inner.hurried.load(Ordering::Relaxed) {
@@ -62,7 +61,7 @@ impl Mesh {
             }
             match machine.step(inner.clock.now()) {
                 Step::Send(attempt) => {
-                    let request = Outgoing { call, headers: attempt_headers(&base, &attempt) };
+                    let request = Outgoing { call, headers: upstream_headers(call, &request_id, &attempt) };
                     let sent = inner.transport.send(&attempt, &request);
                     let (now, roll) = (inner.clock.now(), inner.dice.roll());
                     match sent {
@@ -70,11 +69,11 @@ impl Mesh {
                         Ok(answer) => match machine.head(answer.status, &answer.headers, now, roll) {
                             Verdict::Discard => discard(answer),
                             Verdict::Collect | Verdict::Deliver => {
-                                let (status, headers) = (answer.status, answer.headers.for_downstream());
-                                let body = answer.collect(MAX_ANSWER);
+                                let Incoming { status, headers, body } = answer;
+                                let body = collect(body, announced(&headers), MAX_ANSWER);
                                 let now = inner.clock.now();
                                 machine.body_end(body.as_ref().map(|_| ()).map_err(Failure::clone), now, inner.dice.roll());
-                                collected = body.ok().map(|body| (status, headers, body));
+                                collected = body.ok().map(|body| (status, headers.for_downstream(), body));
                             }
                         },
                     }
@@ -143,25 +142,24 @@ impl Mesh {
 /// Reads what is left of an unwanted answer, if it is short, so that its connection can be used again.
 fn discard(answer: Incoming) {
     // Whether that works out does not matter: the answer is unwanted.
-    let _ = answer.collect(DRAIN);
+    let _ = collect(answer.body, 0, DRAIN);
 }
 
-/// The header fields that are the same on every attempt.
-fn upstream_headers(call: &Call, request_id: &RequestId) -> Headers {
+/// The length an answer announces; a hint, which is not trusted beyond what costs nothing.
+fn announced(headers: &Headers) -> usize {
+    headers.first("content-length").and_then(|length| length.parse().ok()).map_or(0, |length: usize| length.min(DRAIN))
+}
+
+/// The header fields of an attempt. All but its number and the time that is left are the same on every attempt.
+fn upstream_headers(call: &Call, request_id: &RequestId, attempt: &Attempt) -> Headers {
     let mut headers = call.headers.for_upstream();
     if call.body.is_some() && !headers.contains("content-type") {
         headers.push("content-type", "application/json");
     }
     headers.push("x-request-id", request_id.as_str());
     headers.push("x-service-mesh", "true");
-    headers.push("x-mesh-hops", (call.hops + 1).to_string());
-    headers
-}
-
-/// The header fields of one attempt.
-fn attempt_headers(base: &Headers, attempt: &Attempt) -> Headers {
-    let mut headers = base.clone();
-    headers.push("x-mesh-attempt", attempt.number.to_string());
-    headers.push("x-request-timeout-ms", whole_ms(attempt.left).max(1).to_string());
+    headers.push_number("x-mesh-hops", u64::from(call.hops) + 1);
+    headers.push_number("x-mesh-attempt", u64::from(attempt.number));
+    headers.push_number("x-request-timeout-ms", whole_ms(attempt.left).max(1));
     headers
 }

@@ -44,20 +44,16 @@ pub struct Incoming {
     pub body: Box<dyn Read + Send>,
 }
 
-impl Incoming {
-    /// Reads the whole body, at most `limit` bytes.
-    ///
-    /// # Errors
-    /// [`Failure`] when it breaks off, takes too long or is longer.
-    pub fn collect(self, limit: usize) -> Result<Vec<u8>, Failure> {
-        let mut bytes = Vec::new();
-        let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-        self.body.take(most).read_to_end(&mut bytes).map_err(failure_of)?;
-        if bytes.len() > limit {
-            return Err(Failure::Protocol(format!("the body is longer than {limit} bytes").into()));
-        }
-        Ok(bytes)
+/// Reads a whole body, at most `limit` bytes, into a buffer with room for `expected`.
+pub(super) fn collect(body: Box<dyn Read + Send>, expected: usize, limit: usize) -> Result<Vec<u8>, Failure> {
+    // A byte more, so that the end is found without growing.
+    let mut bytes = Vec::with_capacity(expected + 1);
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    body.take(most).read_to_end(&mut bytes).map_err(failure_of)?;
+    if bytes.len() > limit {
+        return Err(Failure::Protocol(format!("the body is longer than {limit} bytes").into()));
     }
+    Ok(bytes)
 }
 
 /// The failure inside an I/O error, or the one its kind suggests.

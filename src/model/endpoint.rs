@@ -1,5 +1,6 @@
 //! The path and query of a call, checked once so that what is decided on is exactly what is sent.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::{Invalid, shown};
@@ -72,7 +73,10 @@ impl fmt::Display for Endpoint {
 }
 
 /// `text` with each `%XX` replaced by its byte; `None` when one is malformed.
-fn decode_once(text: &str) -> Option<Vec<u8>> {
+fn decode_once(text: &str) -> Option<Cow<'_, [u8]>> {
+    if !text.contains('%') {
+        return Some(Cow::Borrowed(text.as_bytes()));
+    }
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
@@ -84,7 +88,7 @@ fn decode_once(text: &str) -> Option<Vec<u8>> {
         let low = char::from(bytes.next()?).to_digit(16)?;
         out.push(u8::try_from(high * 16 + low).ok()?);
     }
-    Some(out)
+    Some(Cow::Owned(out))
 }
 
 #[cfg(test)]

@@ -69,6 +69,25 @@ impl Headers {
         self.ends.push((self.names.len(), self.values.len()));
     }
 
+    /// Adds a field with a number, without detours.
+    pub(crate) fn push_number(&mut self, name: &str, number: u64) {
+        self.names.push_str(name);
+        let begin = self.values.len();
+        let mut rest = number;
+        loop {
+            // A remainder of ten is a digit.
+            self.values.push(b'0' + u8::try_from(rest % 10).unwrap_or(0));
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        if let Some(digits) = self.values.get_mut(begin..) {
+            digits.reverse();
+        }
+        self.ends.push((self.names.len(), self.values.len()));
+    }
+
     /// The first value of `name`, when it is text.
     pub fn first(&self, name: &str) -> Option<&str> {
         self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).and_then(|(_, value)| std::str::from_utf8(value).ok())
@@ -101,27 +120,50 @@ impl Headers {
     /// These fields without those that must not be passed on to an instance: hop-by-hop fields (also those named in `Connection`),
     /// framing, `Host`, and every field whose meaning belongs to the mesh (`x-mesh-…`, `x-weft-…`).
     pub fn for_upstream(&self) -> Self {
-        self.without(|name| OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours)) || is_mesh(name))
+        let stays = self.end_to_end(|name| OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours)) || is_mesh(name));
+        let mut kept = Self::with_room(self.len() + ROOM_FOR_OURS);
+        for ((name, value), stays) in self.iter().zip(stays) {
+            if stays {
+                kept.push(name, value);
+            }
+        }
+        kept
     }
 
     /// These fields without those that end at the mesh on the way back: hop-by-hop fields, framing, and what only the mesh may say.
-    pub fn for_downstream(&self) -> Self {
-        self.without(|name| name.eq_ignore_ascii_case("content-length") || is_mesh(name))
+    #[must_use]
+    pub fn for_downstream(mut self) -> Self {
+        let stays: Vec<bool> = self.end_to_end(|name| name.eq_ignore_ascii_case("content-length") || is_mesh(name)).collect();
+        // From the end, so that what is still to be looked at stays where it is.
+        for (at, _) in stays.iter().enumerate().rev().filter(|(_, stays)| !**stays) {
+            self.remove(at);
+        }
+        self
     }
 
-    fn without(&self, also: impl Fn(&str) -> bool) -> Self {
-        let connection = || self.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
-        let names_hops = connection().next().is_some();
-        let named = |name: &str| {
-            let mut options = connection().flat_map(|(_, value)| value.split(|b| *b == b','));
-            names_hops && options.any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
-        };
-        let hop_by_hop = |name: &str| HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop)) || named(name);
-        let mut kept = Self::with_room(self.len() + ROOM_FOR_OURS);
-        for (name, value) in self.iter().filter(|(name, _)| !hop_by_hop(name) && !also(name)) {
-            kept.push(name, value);
+    fn remove(&mut self, at: usize) {
+        let (name, value) = at.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or((0, 0));
+        let (name_end, value_end) = self.ends.remove(at);
+        self.names.drain(name..name_end);
+        self.values.drain(value..value_end);
+        for (later_name, later_value) in self.ends.iter_mut().skip(at) {
+            *later_name -= name_end - name;
+            *later_value -= value_end - value;
         }
-        kept
+    }
+
+    /// For each field, whether it is passed on: neither hop-by-hop nor `excluded`.
+    fn end_to_end(&self, excluded: impl Fn(&str) -> bool) -> impl Iterator<Item = bool> {
+        let connection = || self.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+        let names_hops = connection().any(|(_, value)| !value.eq_ignore_ascii_case(b"keep-alive") && !value.eq_ignore_ascii_case(b"close"));
+        let named = move |name: &str| {
+            let mut options = connection().flat_map(|(_, value)| value.split(|b| *b == b','));
+            options.any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+        };
+        self.iter().map(move |(name, _)| {
+            let hop_by_hop = HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop)) || (names_hops && named(name));
+            !hop_by_hop && !excluded(name)
+        })
     }
 }
 
@@ -162,7 +204,7 @@ mod tests {
     #[test]
     fn duplicates_case_and_order_are_kept() {
         let all = headers(&[("Set-Cookie", "a"), ("X", "1"), ("set-cookie", "b")]);
-        assert_eq!(names(&all.for_downstream()), ["Set-Cookie", "X", "set-cookie"]);
+        assert_eq!(names(&all.clone().for_downstream()), ["Set-Cookie", "X", "set-cookie"]);
         assert_eq!(all.first("SET-COOKIE"), Some("a"));
     }
 
@@ -189,6 +231,16 @@ mod tests {
     fn what_only_the_mesh_may_say_does_not_come_back() {
         let all = headers(&[("Content-Type", "a/b"), ("Content-Length", "5"), ("x-mesh-reason", "forged"), ("Keep-Alive", "timeout=5")]);
         assert_eq!(names(&all.for_downstream()), ["Content-Type"]);
+    }
+
+    #[test]
+    fn numbers_are_written_in_full() {
+        let mut headers = Headers::new();
+        for number in [0, 7, 10, 1_234_567_890, u64::MAX] {
+            headers.push_number("n", number);
+        }
+        let written: Vec<String> = headers.iter().map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect();
+        assert_eq!(written, ["0", "7", "10", "1234567890", "18446744073709551615"]);
     }
 
     #[test]

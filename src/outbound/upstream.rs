@@ -101,7 +101,7 @@ impl Line {
         *request.uri_mut() = uri;
         request.headers_mut().reserve(headers.len() + 2);
         for (name, value) in headers.iter() {
-            let (name, value) = (header_name(name), HeaderValue::from_bytes(value));
+            let (name, value) = (header_name(name), header_value(value));
             request.headers_mut().append(name.map_err(ureq::http::Error::from)?, value.map_err(ureq::http::Error::from)?);
         }
         if times == self.usual {
@@ -127,6 +127,15 @@ fn header_name(name: &str) -> Result<HeaderName, ureq::http::header::InvalidHead
     match OURS.iter().find(|ours| ours.as_str() == name) {
         Some(ours) => Ok(ours.clone()),
         None => HeaderName::from_bytes(name.as_bytes()),
+    }
+}
+
+/// A header value; the most common ones without an allocation.
+fn header_value(value: &[u8]) -> Result<HeaderValue, ureq::http::header::InvalidHeaderValue> {
+    match value {
+        b"true" => Ok(HeaderValue::from_static("true")),
+        b"1" => Ok(HeaderValue::from_static("1")),
+        _ => HeaderValue::from_bytes(value),
     }
 }
 
