@@ -24,7 +24,7 @@ use crate::contract::request::Request;
 use crate::mesh::Mesh;
 use crate::model::settings::{Millis, settings};
 use crate::model::sync::Published;
-use crate::model::{Call, Cause, Headers, Invalid, Limit, RequestId, ServiceName, shown};
+use crate::model::{Call, Cause, Headers, Invalid, Limit, RequestId, ServiceName, push_decimal, shown};
 
 settings! {
     /// Settings of the API server.
@@ -501,8 +501,11 @@ impl Exchange {
 
     fn serialise(&self, answer: &Answer, close: bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(512 + answer.body.len());
-        // Writing to a Vec cannot fail.
-        let _ = write!(out, "HTTP/1.1 {} {}\r\n", answer.status, reason_phrase(answer.status));
+        out.extend_from_slice(b"HTTP/1.1 ");
+        push_decimal(&mut out, u64::from(answer.status));
+        out.push(b' ');
+        out.extend_from_slice(reason_phrase(answer.status).as_bytes());
+        out.extend_from_slice(b"\r\n");
         let mut field = |name: &str, value: &[u8]| {
             for part in [name.as_bytes(), b": ", value, b"\r\n"] {
                 out.extend_from_slice(part);
@@ -519,7 +522,9 @@ impl Exchange {
         }
         let bodiless = matches!(answer.status, 204 | 304);
         if !bodiless {
-            let _ = write!(out, "content-length: {}\r\n", answer.body.len());
+            out.extend_from_slice(b"content-length: ");
+            push_decimal(&mut out, u64::try_from(answer.body.len()).unwrap_or(u64::MAX));
+            out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b"\r\n");
         if !bodiless && !self.head_only {

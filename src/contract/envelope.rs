@@ -74,8 +74,11 @@ pub fn call(request: &Request) -> Result<Call, Invalid> {
     for (name, value) in wanted.iter().flatten() {
         headers.append(name, value)?;
     }
-    for name in TRACE_CONTEXT {
-        if let Some(value) = request.headers.first(name).filter(|_| !headers.contains(name)) {
+    let of_call = headers.len();
+    let is_trace_context = |name: &str| TRACE_CONTEXT.iter().any(|known| name.eq_ignore_ascii_case(known));
+    for (name, value) in request.headers.iter().filter(|(name, _)| is_trace_context(name)) {
+        // What the call names itself wins.
+        if of_call == 0 || !headers.contains(name) {
             headers.push(name, value);
         }
     }

@@ -214,14 +214,16 @@ impl RequestId {
 
     /// A version 4 UUID made of two rolls.
     pub fn from_roll(high: u64, low: u64) -> Self {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        let bits = (u128::from(high) << 64 | u128::from(low)) & !(0xf << 76) | 4 << 76;
-        let bits = bits & !(0b11 << 62) | 0b10 << 62;
+        let [a, b, c, d, e, f, version, g] = high.to_be_bytes();
+        let [variant, rest @ ..] = low.to_be_bytes();
         let mut text = [b'-'; 36];
-        let places = text.iter_mut().enumerate().filter(|(i, _)| !matches!(i, 8 | 13 | 18 | 23));
-        for (nibble, (_, place)) in (0..32).rev().zip(places) {
-            let digit = usize::try_from(bits >> (4 * nibble) & 0xf).unwrap_or(0);
-            *place = HEX.get(digit).copied().unwrap_or(b'0');
+        let bytes = [a, b, c, d, e, f, version & 0x0f | 0x40, g, variant & 0x3f | 0x80].into_iter().chain(rest);
+        // Two digits for each byte, with a dash after the 4th, 6th, 8th and 10th.
+        let places = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+        for (byte, at) in bytes.zip(places) {
+            if let Some([high, low]) = text.get_mut(at..at + 2) {
+                (*high, *low) = (hex_digit(byte >> 4), hex_digit(byte & 0x0f));
+            }
         }
         Self(std::str::from_utf8(&text).unwrap_or_default().into())
     }
@@ -230,6 +232,10 @@ impl RequestId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+const fn hex_digit(nibble: u8) -> u8 {
+    if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble }
 }
 
 impl fmt::Display for RequestId {

@@ -72,19 +72,7 @@ impl Headers {
     /// Adds a field with a number, without detours.
     pub(crate) fn push_number(&mut self, name: &str, number: u64) {
         self.names.push_str(name);
-        let begin = self.values.len();
-        let mut rest = number;
-        loop {
-            // A remainder of ten is a digit.
-            self.values.push(b'0' + u8::try_from(rest % 10).unwrap_or(0));
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
-        if let Some(digits) = self.values.get_mut(begin..) {
-            digits.reverse();
-        }
+        push_decimal(&mut self.values, number);
         self.ends.push((self.names.len(), self.values.len()));
     }
 
@@ -164,6 +152,23 @@ impl Headers {
             let hop_by_hop = HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop)) || (names_hops && named(name));
             !hop_by_hop && !excluded(name)
         })
+    }
+}
+
+/// Writes a number in decimal digits, without the machinery of formatting.
+pub(crate) fn push_decimal(out: &mut Vec<u8>, number: u64) {
+    let begin = out.len();
+    let mut rest = number;
+    loop {
+        // A remainder of ten is a digit.
+        out.push(b'0' + u8::try_from(rest % 10).unwrap_or(0));
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if let Some(digits) = out.get_mut(begin..) {
+        digits.reverse();
     }
 }
 

@@ -17,6 +17,7 @@ pub mod time;
 pub use call::{Call, Caller, Method, Reply, RequestId};
 pub use endpoint::Endpoint;
 pub use error::{CallError, Cause, ConnectFailure, Failure, Invalid, Limit, Reason};
+pub(crate) use headers::push_decimal;
 pub use headers::{Headers, TRACE_CONTEXT};
 pub(crate) use instance::authority;
 pub use instance::{AdminState, HealthTarget, Host, Registration, Scheme, Weight};

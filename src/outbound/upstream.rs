@@ -117,7 +117,7 @@ impl Line {
 
 /// A header name; those of the mesh, which every attempt carries, without an allocation.
 fn header_name(name: &str) -> Result<HeaderName, ureq::http::header::InvalidHeaderName> {
-    const OURS: [HeaderName; 5] = [
+    static OURS: [HeaderName; 5] = [
         HeaderName::from_static("x-request-id"),
         HeaderName::from_static("x-service-mesh"),
         HeaderName::from_static("x-mesh-hops"),
