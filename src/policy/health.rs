@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::model::settings::{Millis, settings};
 use crate::model::time::fraction;
+use crate::model::{Headers, Invalid, shown};
 
 settings! {
     /// Settings of active health checks.
@@ -26,6 +27,24 @@ settings! {
         method: String = "GET".to_owned();
         /// Header fields to send with a check.
         headers: BTreeMap<String, String> = BTreeMap::new();
+    }
+}
+
+impl Config {
+    /// Refuses what could not be sent.
+    pub(super) fn check_request(&self, faults: &mut Vec<Invalid>) {
+        if !["GET", "HEAD"].contains(&self.method.as_str()) {
+            faults.push(Invalid::new("healthCheck.method", format!("{} is neither GET nor HEAD", shown(&self.method))));
+        }
+        let mut checked = Headers::new();
+        for (name, value) in &self.headers {
+            if let Err(fault) = checked.append(name, value) {
+                faults.push(Invalid::new("healthCheck.headers", fault.why));
+            }
+        }
+        if let Some(status) = self.expect_status.iter().find(|status| !(100..=599).contains(*status)) {
+            faults.push(Invalid::new("healthCheck.expectStatus", format!("{status} is not a status; use 100 to 599")));
+        }
     }
 }
 
@@ -204,6 +223,20 @@ mod tests {
         health.record(&config, TimedOut, false);
         assert!(!health.is_healthy());
         assert_eq!(health.next_check(&config, 0), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_check_that_could_not_be_sent_is_refused() {
+        for (json, field) in [
+            (r#"{"method":"POST"}"#, "healthCheck.method"),
+            (r#"{"headers":{"a\r\nb":"c"}}"#, "healthCheck.headers"),
+            (r#"{"expectStatus":[0]}"#, "healthCheck.expectStatus"),
+        ] {
+            let config: Config = serde_json::from_str(json).expect(json);
+            let mut faults = Vec::new();
+            config.check_request(&mut faults);
+            assert_eq!(faults.first().map(|fault| &*fault.field), Some(field), "{json}");
+        }
     }
 
     #[test]

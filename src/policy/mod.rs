@@ -67,6 +67,7 @@ impl Policy {
         let mut faults = Vec::new();
         policy.check("", &mut faults);
         policy.timeouts.check_order(&mut faults);
+        policy.health_check.check_request(&mut faults);
         match faults.into_iter().next() {
             None => Ok(policy),
             Some(fault) => Err(fault),
