@@ -221,7 +221,8 @@ impl Server {
             api: Api {
                 mesh: mesh.clone(),
                 ready: AtomicBool::new(true),
-                loopback,
+                // Over a Unix socket, the Host field is whatever the client makes up.
+                loopback: loopback && addresses.iter().any(|address| matches!(address, Address::Tcp(_))),
                 watchers: AtomicUsize::new(0),
                 max_watchers: (config.reserved_workers / 2).max(1),
                 effective: Published::new(Arc::new(effective)),
