@@ -23,7 +23,7 @@ use crate::policy::{self, Policy, upstreams};
 settings! {
     /// What concerns the program as a whole.
     pub struct General {
-        /// How much is logged to stderr: off, error, warn, info, debug or trace.
+        /// How much is logged to stderr: off, error, warn, info or debug.
         log: LogLevel = LogLevel::Info;
         /// Services that may be registered.
         max_services: usize = 1_000, in 1, 1_000_000;
@@ -42,7 +42,6 @@ pub enum LogLevel {
     Warn,
     Info,
     Debug,
-    Trace,
 }
 
 leaf! { LogLevel => |_| None }
@@ -55,7 +54,6 @@ impl From<LogLevel> for log::LevelFilter {
             LogLevel::Warn => Self::Warn,
             LogLevel::Info => Self::Info,
             LogLevel::Debug => Self::Debug,
-            LogLevel::Trace => Self::Trace,
         }
     }
 }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The machine is told what happened and answers what to do next; it never blocks, and reads no clock: `now` and `roll` come in. A driver
-//! does what [`Step`] says (send, wait, wait to be woken) and reports back. The blocking driver is [`super::invoke`]. Dropping a machine at
+//! does what [`Step`] says (send, wait, wait to be woken) and reports back. The blocking driver is `mesh/invoke.rs`. Dropping a machine at
 //! any point gives everything back.
 
 use std::sync::Arc;

@@ -17,11 +17,12 @@ pub mod time;
 pub use call::{Call, Caller, Method, Reply, RequestId};
 pub use endpoint::Endpoint;
 pub use error::{CallError, Cause, ConnectFailure, Failure, Invalid, Limit, Reason};
+#[cfg(feature = "server")]
 pub(crate) use headers::push_decimal;
 pub use headers::{Headers, TRACE_CONTEXT};
 pub(crate) use instance::authority;
 pub use instance::{AdminState, HealthTarget, Host, Registration, Scheme, Weight};
 pub use name::{InstanceId, ServiceName};
 #[cfg(weft_measure_locks)]
-pub use sync::measure::report as lock_report;
+pub use sync::measure::listen as listen_to_locks;
 pub use text::{closest, shown};

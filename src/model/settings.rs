@@ -1,6 +1,6 @@
 //! How a setting is written down: once, as one field with its documentation, its default and its range.
 //!
-//! [`settings!`] makes of that one line the field, its default, its JSON name, its check, and its line in `weft config --annotated`.
+//! `settings!` makes of that one line the field, its default, its JSON name, its check, and its line in `weft config --annotated`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

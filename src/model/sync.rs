@@ -56,38 +56,25 @@ impl<T> Published<T> {
 #[cfg(weft_measure_locks)]
 #[allow(unreachable_pub)] // Reachable only for the measurement.
 pub mod measure {
-    use std::cell::RefCell;
-    use std::collections::BTreeMap;
-    use std::fmt::Write;
-    use std::sync::{Mutex, PoisonError};
+    use std::sync::OnceLock;
+    use std::time::Duration;
 
     use crate::model::time::{Clock, SystemClock};
-    use crate::telemetry::histogram::Histogram;
 
-    static ALL: Mutex<BTreeMap<&'static str, &'static Histogram>> = Mutex::new(BTreeMap::new());
+    static LISTENER: OnceLock<fn(&'static str, Duration)> = OnceLock::new();
 
-    pub(super) fn timed<R>(guarded: &'static str, held: impl FnOnce() -> R) -> R {
-        thread_local! { static KNOWN: RefCell<BTreeMap<&'static str, &'static Histogram>> = const { RefCell::new(BTreeMap::new()) }; }
-        let start = SystemClock.now();
-        let result = held();
-        // A microsecond of the histogram stands for a nanosecond.
-        let took = SystemClock.now().saturating_duration_since(start) * 1000;
-        KNOWN.with_borrow_mut(|known| {
-            let shared = || *ALL.lock().unwrap_or_else(PoisonError::into_inner).entry(guarded).or_insert_with(|| Box::leak(Box::default()));
-            known.entry(guarded).or_insert_with(shared).record(took);
-        });
-        result
+    /// From now on `listener` is told what was guarded and how long it was held.
+    pub fn listen(listener: fn(&'static str, Duration)) {
+        // The first one stays.
+        let _ = LISTENER.set(listener);
     }
 
-    /// A line per kind of lock.
-    pub fn report() -> String {
-        let mut out = "held, in nanoseconds (the clock itself takes some 25 to 50 of them):".to_owned();
-        for (guarded, times) in ALL.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let times = times.snapshot();
-            let ns = |q| times.quantile(q).as_micros();
-            // Writing to a String cannot fail.
-            let _ = write!(out, "\n  {:>9} x  p50 {:>5}  p99 {:>6}  p99.9 {:>7}  {guarded}", times.count, ns(0.5), ns(0.99), ns(0.999));
+    pub(super) fn timed<R>(guarded: &'static str, held: impl FnOnce() -> R) -> R {
+        let start = SystemClock.now();
+        let result = held();
+        if let Some(tell) = LISTENER.get() {
+            tell(guarded, SystemClock.now().saturating_duration_since(start));
         }
-        out
+        result
     }
 }
