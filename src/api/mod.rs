@@ -1,6 +1,7 @@
 //! The API server: tiny_http, a fixed pool of workers, and a handler for each row of the router's table.
 
 mod calls;
+mod crew;
 mod desk;
 mod instances;
 mod observe;

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::crew::Crew;
 use super::desk::{Arrival, Desk};
 use super::{Api, Routed};
 use crate::contract::answer::{Answer, ApiError};
@@ -146,6 +147,7 @@ struct Door {
     address: Address,
     listener: Listener,
     http: Arc<tiny_http::Server>,
+    crew: Arc<Crew>,
 }
 
 /// A second handle to a listening socket, to stop it by.
@@ -238,9 +240,9 @@ impl Server {
         let mut server = Self { shared, doors, threads: Vec::new() };
         for door in &server.doors {
             for _ in 0..config.workers {
-                let (shared, http) = (Arc::clone(&server.shared), Arc::clone(&door.http));
+                let (shared, http, crew) = (Arc::clone(&server.shared), Arc::clone(&door.http), Arc::clone(&door.crew));
                 let worker = thread::Builder::new().name("weft-worker".to_owned()).stack_size(STACK);
-                server.threads.push(worker.spawn(move || work(&shared, &http)).map_err(StartError::Thread)?);
+                server.threads.push(worker.spawn(move || work(&shared, &http, &crew)).map_err(StartError::Thread)?);
             }
         }
         let shared = Arc::clone(&server.shared);
@@ -298,6 +300,7 @@ impl Drop for Server {
         self.shared.stopped.store(true, Ordering::SeqCst);
         self.shared.wake_keeper();
         for door in &self.doors {
+            door.crew.dismiss();
             for _ in 0..self.threads.len() {
                 door.http.unblock();
             }
@@ -349,12 +352,12 @@ impl Door {
                 rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
                 let address = Address::Tcp(listener.local_addr()?);
                 let http = Arc::new(start(listener.try_clone()?.into())?);
-                Ok(Self { address, listener: Listener::Tcp(listener), http })
+                Ok(Self { address, listener: Listener::Tcp(listener), http, crew: Arc::new(Crew::new()) })
             }
             Address::Unix(path) => {
                 let listener = UnixListener::bind(path)?;
                 let http = Arc::new(start(listener.try_clone()?.into())?);
-                Ok(Self { address: address.clone(), listener: Listener::Unix(listener), http })
+                Ok(Self { address: address.clone(), listener: Listener::Unix(listener), http, crew: Arc::new(Crew::new()) })
             }
         }
     }
@@ -372,29 +375,57 @@ impl Door {
 }
 
 /// A worker's day.
-fn work(shared: &Arc<Shared>, http: &tiny_http::Server) {
+fn work(shared: &Arc<Shared>, http: &tiny_http::Server, crew: &Crew) {
+    crew.receive();
     while !shared.stopped.load(Ordering::SeqCst) {
         // An error says that somebody unblocked the workers, or that nothing is accepted any more; open connections go on.
-        if let Ok(request) = http.recv() {
-            attend(shared, request);
+        if let Ok(request) = http.recv()
+            && attend(shared, request, crew) == Attended::AtLength
+        {
+            crew.receive();
         }
     }
 }
 
+/// What attending to a request came to.
+#[derive(PartialEq, Eq)]
+enum Attended {
+    /// It took no time; the worker still receives.
+    Briefly,
+    /// The worker has left its place among those that receive.
+    AtLength,
+}
+
 /// Reads, routes and answers one request; then whatever calls have been waiting for this worker.
-fn attend(shared: &Arc<Shared>, http: tiny_http::Request) {
+fn attend(shared: &Arc<Shared>, http: tiny_http::Request, crew: &Crew) -> Attended {
     let clock = &shared.api.mesh.inner.clock;
     let start = clock.now();
     let dice = &shared.api.mesh.inner.dice;
     let fresh = || RequestId::from_roll(dice.roll(), dice.roll());
     let mut exchange = Exchange::begin(http, shared, fresh);
+    let mut attended = Attended::Briefly;
+    let mut at_length = || {
+        if attended == Attended::Briefly {
+            attended = Attended::AtLength;
+            crew.leave();
+        }
+    };
+    if exchange.is_to_be_waited_for() {
+        at_length();
+    }
     let request = match exchange.read(shared.max_body) {
         Ok(request) => request,
-        Err(error) => return exchange.answer(&error.into()),
+        Err(error) => {
+            exchange.answer(&error.into());
+            return attended;
+        }
     };
     let answered = catch_unwind(AssertUnwindSafe(|| match shared.api.route(&request) {
         Routed::Refused(answer) => Err(answer),
-        Routed::Here(route, captured) => Err(shared.api.handle(route, &captured, &request)),
+        Routed::Here(route, captured) => {
+            at_length();
+            Err(shared.api.handle(route, &captured, &request))
+        }
         Routed::Call => shared.api.call_of(&request),
     }));
     match answered {
@@ -403,7 +434,10 @@ fn attend(shared: &Arc<Shared>, http: tiny_http::Request) {
             let until = start + shared.api.mesh.queue_patience(&call.service);
             let service = call.service.clone();
             match shared.desk.arrive(&service, until, Waiting { exchange, call, start }) {
-                Arrival::Seated(waiting) => make_calls(shared, service, waiting),
+                Arrival::Seated(waiting) => {
+                    at_length();
+                    make_calls(shared, service, waiting);
+                }
                 Arrival::Waits { unwatched: true } => shared.wake_keeper(),
                 Arrival::Waits { unwatched: false } => {}
                 Arrival::Full(waiting) => waiting.refuse(Limit::Workers),
@@ -412,6 +446,7 @@ fn attend(shared: &Arc<Shared>, http: tiny_http::Request) {
         Ok(Err(answer)) => exchange.answer(&answer),
         Err(panic) => exchange.answer(&panicked(&*panic)),
     }
+    attended
 }
 
 /// Makes a call, and after it those that have been waiting.
@@ -457,6 +492,14 @@ impl Exchange {
             http: Some(http),
             shared: Arc::clone(shared),
         }
+    }
+
+    /// Whether reading the body may take as long as the client likes; tiny_http has read short ones already.
+    fn is_to_be_waited_for(&self) -> bool {
+        const READ_ALREADY: usize = 1024;
+        let Some(http) = &self.http else { return false };
+        let chunked = || http.headers().iter().any(|header| header.field.equiv("transfer-encoding") || header.field.equiv("expect"));
+        http.body_length().map_or_else(chunked, |length| length > READ_ALREADY)
     }
 
     /// Reads the request, its body whole.
