@@ -149,6 +149,8 @@ struct Flight {
     began: Instant,
     /// Its time is what the caller's own limit leaves.
     cut_short_by_caller: bool,
+    /// So is its time for connecting.
+    connect_cut_short_by_caller: bool,
     /// Its time is what the deadline of the call leaves.
     cut_short: bool,
 }
@@ -325,6 +327,7 @@ impl CallMachine {
     fn send(&mut self, slot: InFlight, now: Instant) -> Attempt {
         let timeouts = &self.policy.timeouts;
         let (timeout, cut_short_by_caller) = self.deadline.attempt(timeouts, now);
+        let connect_cut_short_by_caller = cut_short_by_caller && timeout < timeouts.connect_ms.duration();
         let attempt = Attempt {
             member: Arc::clone(&slot.member),
             number: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX).saturating_add(1),
@@ -335,16 +338,17 @@ impl CallMachine {
         };
         self.attempts.push(AttemptReport { member: Arc::clone(&slot.member), took: Duration::ZERO, status: None });
         let cut_short = timeout < timeouts.attempt_ms.duration();
-        self.state = State::Sent(Flight { slot, began: now, cut_short_by_caller, cut_short });
+        self.state = State::Sent(Flight { slot, began: now, cut_short_by_caller, connect_cut_short_by_caller, cut_short });
         attempt
     }
 
     fn attempt_failed(&mut self, flight: Flight, failure: Failure, status: Option<u16>, again: bool, now: Instant, roll: u64) {
         self.not_sent &= matches!(failure, Failure::Connect(_) | Failure::Stale { written: false });
-        let meaning = classify(&Event::Failed(&failure), &self.policy.retry, flight.cut_short_by_caller);
         let stale = matches!(failure, Failure::Stale { .. });
         let unreachable = matches!(failure, Failure::Connect(_) | Failure::Timeout);
         let connect = matches!(failure, Failure::Connect(_));
+        let cut_short = if connect { flight.connect_cut_short_by_caller } else { flight.cut_short_by_caller };
+        let meaning = classify(&Event::Failed(&failure), &self.policy.retry, cut_short);
         if again {
             let at_once = stale && !self.stale_retry_used;
             self.stale_retry_used |= stale;
@@ -418,8 +422,13 @@ impl CallMachine {
         now: Instant,
     ) {
         self.count(&flight, meaning.instance, status, now);
-        // A retry that the budget refused says nothing about the service as a whole: another instance might have answered.
-        let call = if self.budget_exhausted { Outcome::Excluded } else { meaning.call };
+        let call = match (&result, meaning.call) {
+            // A retry that the budget refused says nothing about the service as a whole: another instance might have answered.
+            _ if self.budget_exhausted => Outcome::Excluded,
+            // An attempt that the caller cut short says nothing either; what the one before it came to stands.
+            (Err(Cause::DeadlineExceeded), Outcome::Excluded) => self.last.take().map_or(Outcome::Excluded, |(_, outcome)| outcome),
+            (_, outcome) => outcome,
+        };
         let mut admission = self.admission.take();
         let attempt = Some((&mut flight.slot, meaning.instance, unreachable));
         self.cluster.settle(attempt, admission.as_mut().map(|admission| (admission, call)), Some(now));

@@ -4,6 +4,7 @@
 //! report. What is done inside is arithmetic over the instances of this one service; events and wake-ups go out after the lock is left.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::call::AttemptReport;
@@ -29,6 +30,8 @@ pub struct Cluster {
     /// What was counted.
     pub counters: ServiceCounters,
     events: Arc<Events>,
+    /// The last index any service has had, so that one that goes and comes back does not show an old index again.
+    indices: Arc<AtomicU64>,
     /// Guarded: all that changes with calls, checks and registrations.
     state: Locked<State>,
 }
@@ -105,14 +108,20 @@ pub(super) enum Entry {
 
 /// What there is to know before a retry.
 pub(super) struct RetryOutlook {
-    /// An available instance that the call has not tried.
+    /// An available instance with room that the call has not tried.
     pub(super) untried: bool,
     /// The circuit opened meanwhile.
     pub(super) circuit_open: bool,
 }
 
 impl Cluster {
-    pub(super) fn new(name: ServiceName, (policy, policy_version): (Arc<Policy>, u64), events: Arc<Events>, now: Instant) -> Self {
+    pub(super) fn new(
+        name: ServiceName,
+        (policy, policy_version): (Arc<Policy>, u64),
+        events: Arc<Events>,
+        indices: Arc<AtomicU64>,
+        now: Instant,
+    ) -> Self {
         let budget = Budget::new(&policy.retry, now);
         let state = State {
             policy,
@@ -122,12 +131,12 @@ impl Cluster {
             budget,
             in_flight: 0,
             queue: Queue::default(),
-            index: 1,
+            index: next_index(&indices),
             watchers: Vec::new(),
             closed: false,
             candidates: Vec::new(),
         };
-        Self { name, counters: ServiceCounters::default(), events, state: Locked::new(state) }
+        Self { name, counters: ServiceCounters::default(), events, indices, state: Locked::new(state) }
     }
 
     /// The settings in force.
@@ -213,10 +222,11 @@ impl Cluster {
     /// What a retry would find.
     pub(super) fn outlook(&self, tried: &[AttemptReport], now: Instant) -> RetryOutlook {
         self.state.with(|state| RetryOutlook {
-            untried: state
-                .seats
-                .iter()
-                .any(|seat| seat.unavailable(now).is_none() && !tried.iter().any(|attempt| Arc::ptr_eq(&attempt.member, &seat.member))),
+            untried: {
+                let limit = state.policy.limits.instance_max_in_flight;
+                let free = |seat: &&Seat| seat.unavailable(now).is_none() && !seat.is_full(limit);
+                state.seats.iter().filter(free).any(|seat| !tried.iter().any(|attempt| Arc::ptr_eq(&attempt.member, &seat.member)))
+            },
             circuit_open: state.breaker.is_open(),
         })
     }
@@ -349,11 +359,14 @@ impl Cluster {
 
     /// New settings for calls that begin from now on, unless newer ones are in force.
     pub(super) fn set_policy(&self, policy: Arc<Policy>, version: u64) {
-        self.state.with(|state| {
+        let next = self.state.with(|state| {
             if version >= state.policy_version {
                 (state.policy, state.policy_version) = (policy, version);
             }
+            state.queue.head()
         });
+        // There may be more room now.
+        self.after(next, None);
     }
 
     /// The result of an active check. Publishes what changed; answers the time to the next check, `None` when the member has gone.
@@ -391,13 +404,18 @@ impl Cluster {
     // --- watching ---
 
     /// The current index; when it is still `seen`, `wake` is kept for the next change.
-    pub(super) fn watch(&self, seen: u64, wake: Wake) -> u64 {
+    pub(super) fn watch(&self, seen: u64, wake: &Wake) -> u64 {
         self.state.with(|state| {
-            if state.index == seen && !state.closed {
-                state.watchers.push(wake);
+            if state.index == seen && !state.closed && !state.watchers.iter().any(|other| other.is_same(wake)) {
+                state.watchers.push(wake.clone());
             }
             state.index
         })
+    }
+
+    /// `wake` no longer wants to know.
+    pub(super) fn unwatch(&self, wake: &Wake) {
+        self.state.with(|state| state.watchers.retain(|other| !other.is_same(wake)));
     }
 
     /// Runs `change`; when it says that something visible changed, the index grows and watchers and waiting calls are woken.
@@ -406,7 +424,7 @@ impl Cluster {
             let (result, changed) = change(state);
             let mut wakes = Vec::new();
             if changed {
-                state.index += 1;
+                state.index = next_index(&self.indices);
                 wakes = std::mem::take(&mut state.watchers);
                 wakes.extend(state.queue.head());
             }
@@ -417,6 +435,10 @@ impl Cluster {
         }
         result
     }
+}
+
+fn next_index(indices: &AtomicU64) -> u64 {
+    indices.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 /// What came of a registration.
@@ -542,5 +564,27 @@ impl State {
     /// Why each instance is or is not available.
     pub(super) fn availability(&self, now: Instant) -> impl Iterator<Item = (&Seat, Option<Unavailable>)> {
         self.seats.iter().map(move |seat| (seat, seat.unavailable(now)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::time::ManualClock;
+
+    #[test]
+    fn a_watch_that_ends_leaves_nothing_behind() {
+        let (events, policy) = (Events::new(Arc::new(ManualClock::default())), Arc::new(Policy::default()));
+        let name = ServiceName::new("s").expect("valid");
+        let cluster = Cluster::new(name, (policy, 0), Arc::new(events), Arc::default(), Instant::now());
+        let wakes = [Wake::Thread(std::thread::current()), Wake::Call(Arc::new(|| ()))];
+        for wake in &wakes {
+            for _ in 0..1000 {
+                assert_eq!(cluster.watch(1, wake), 1);
+            }
+        }
+        assert_eq!(cluster.look(|state| state.watchers.len()), 2, "waking once is enough");
+        wakes.iter().for_each(|wake| cluster.unwatch(wake));
+        assert_eq!(cluster.look(|state| state.watchers.len()), 0);
     }
 }

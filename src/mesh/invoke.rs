@@ -78,7 +78,9 @@ impl Mesh {
                         },
                     }
                 }
-                Step::Queued { until } | Step::Wait { until } => self.pause(until),
+                // Shutdown does not end this wait: the slot is given back in any case.
+                Step::Queued { until } => inner.clock.park_until(until),
+                Step::Wait { until } => self.pause(until),
                 Step::Done(end) => return self.finish(call, *end, collected, request_id),
             }
         }

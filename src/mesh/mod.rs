@@ -43,6 +43,9 @@ use crate::telemetry::events::{Events, Kind, Page};
 /// How long a registration waits for its host name to resolve.
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// The longest a shutdown waits, however long it may.
+const LONGEST_SHUTDOWN: Duration = Duration::from_secs(24 * 3600);
+
 /// A service mesh in this process.
 ///
 /// Cloning gives another handle to the same mesh. Built by [`Mesh::builder`].
@@ -69,7 +72,7 @@ pub(crate) struct Inner {
     /// No new calls.
     stopping: AtomicBool,
     running: AtomicUsize,
-    /// Guarded: threads that wait for a retry, a slot, or the end of the last call.
+    /// Guarded: threads that wait for a retry, a change, or the end of the last call.
     parked: Locked<Vec<Thread>>,
     /// Who wants to know of new members: the health checker.
     newcomers: OnceLock<Announce>,
@@ -213,6 +216,8 @@ impl Mesh {
         } else if let Some(target) = &registration.health_check {
             self.judge_all(&target.host, &addresses, target.port.get())?;
         }
+        // Looked at again when it is added; but what is refused now need not be kept.
+        self.room_for(&registration)?;
         inner.store.commit(&Change::Register(&registration))?;
         let service = registration.service.clone();
         let newcomer = if registration.healthy.is_some() { Newcomer::CheckLater } else { Newcomer::CheckNow };
@@ -361,8 +366,10 @@ impl Mesh {
     pub fn watch(&self, service: &str, seen: u64, until: Instant) -> Option<u64> {
         loop {
             let cluster = self.inner.registry.find(service)?;
-            let index = cluster.watch(seen, Wake::Thread(thread::current()));
+            let wake = Wake::Thread(thread::current());
+            let index = cluster.watch(seen, &wake);
             if index != seen || self.inner.clock.now() >= until || self.inner.hurried.load(Ordering::SeqCst) {
+                cluster.unwatch(&wake);
                 return Some(index);
             }
             self.pause(until);
@@ -412,7 +419,7 @@ impl Mesh {
         let inner = &self.inner;
         inner.stopping.store(true, Ordering::SeqCst);
         self.hurry();
-        let until = inner.clock.now() + timeout;
+        let until = inner.clock.now() + timeout.min(LONGEST_SHUTDOWN);
         inner.parked.with(|parked| parked.push(thread::current()));
         let me = thread::current().id();
         let left = loop {
@@ -517,6 +524,15 @@ impl Mesh {
         let cluster = self.find(service)?;
         let known = cluster.look(|state| state.seats.iter().any(|seat| seat.member.id == *id));
         if known { Ok(cluster) } else { Err(RegistryError::NotFound) }
+    }
+
+    fn room_for(&self, registration: &Registration) -> Result<(), RegistryError> {
+        let Some(cluster) = self.inner.registry.find(registration.service.as_str()) else {
+            return if self.inner.registry.is_full() { Err(RegistryError::Full(Limit::Services)) } else { Ok(()) };
+        };
+        let most = self.inner.max_instances;
+        let room = cluster.look(|state| state.seats.len() < most || state.seats.iter().any(|seat| seat.member.id == registration.id));
+        if room { Ok(()) } else { Err(RegistryError::Full(Limit::Instances)) }
     }
 
     fn judge_all(&self, host: &Host, addresses: &[IpAddr], port: u16) -> Result<(), RegistryError> {

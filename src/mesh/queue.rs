@@ -20,6 +20,15 @@ impl Wake {
             Self::Call(function) => function(),
         }
     }
+
+    /// Whether both wake the same.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Thread(one), Self::Thread(other)) => one.id() == other.id(),
+            (Self::Call(one), Self::Call(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
 }
 
 /// A place in the queue.

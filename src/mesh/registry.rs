@@ -4,13 +4,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use serde_json::Value;
 
 use super::cluster::Cluster;
 use crate::model::sync::Published;
-use crate::model::{Invalid, Limit, ServiceName};
+use crate::model::{Invalid, Limit, ServiceName, shown};
 use crate::policy::{self, Policy};
 use crate::telemetry::events::Events;
 
@@ -21,6 +22,8 @@ pub(super) struct Registry {
     /// Guarded: the settings, layer by layer.
     layers: Published<Arc<Layers>>,
     max_services: usize,
+    /// The last index any service has had.
+    indices: Arc<AtomicU64>,
 }
 
 /// Where settings come from, weakest first.
@@ -51,8 +54,10 @@ impl Layers {
     pub(super) fn policy(&self, service: &ServiceName) -> Result<Policy, Invalid> {
         let mut json = Value::Object(serde_json::Map::new());
         for layer in [Some(&self.defaults), self.configured.get(service), self.put.get(service)].into_iter().flatten() {
-            if layer.is_object() {
-                policy::merge(&mut json, layer);
+            match layer {
+                Value::Null => {}
+                Value::Object(_) => policy::merge(&mut json, layer),
+                other => return Err(Invalid::new("policy", format!("{} is not an object", shown(&other.to_string())))),
             }
         }
         Policy::from_json(&json)
@@ -69,14 +74,14 @@ impl Layers {
     }
 
     fn policy_of_nobody(&self) -> Result<Policy, Invalid> {
-        Policy::from_json(if self.defaults.is_object() { &self.defaults } else { return Ok(Policy::default()) })
+        Policy::from_json(if self.defaults.is_null() { return Ok(Policy::default()) } else { &self.defaults })
     }
 }
 
 impl Registry {
     pub(super) fn new(layers: Layers, max_services: usize) -> Result<Self, Invalid> {
         layers.check()?;
-        Ok(Self { services: Published::default(), layers: Published::new(Arc::new(layers)), max_services })
+        Ok(Self { services: Published::default(), layers: Published::new(Arc::new(layers)), max_services, indices: Arc::default() })
     }
 
     /// One service.
@@ -105,15 +110,28 @@ impl Registry {
         // Layers were checked when they were set; the defaults stand in for what cannot happen.
         let layers = self.layers();
         let policy = Arc::new(layers.policy(name).unwrap_or_default());
-        let made = Arc::new(Cluster::new(name.clone(), (policy, layers.version), Arc::clone(events), now));
-        self.services.update(|services| match services.get(name) {
+        let made = Arc::new(Cluster::new(name.clone(), (policy, layers.version), Arc::clone(events), Arc::clone(&self.indices), now));
+        let cluster = self.services.update(|services| match services.get(name) {
             Some(other) => Ok(Arc::clone(other)),
             None if services.len() >= self.max_services => Err(Limit::Services),
             None => {
                 Arc::make_mut(services).insert(name.clone(), Arc::clone(&made));
                 Ok(made)
             }
-        })
+        })?;
+        // Settings that changed meanwhile were applied to the services there were then.
+        let latest = self.layers();
+        if latest.version != layers.version
+            && let Ok(policy) = latest.policy(name)
+        {
+            cluster.set_policy(Arc::new(policy), latest.version);
+        }
+        Ok(cluster)
+    }
+
+    /// Whether there may be no further service.
+    pub(super) fn is_full(&self) -> bool {
+        self.services.read(|services| services.len() >= self.max_services)
     }
 
     /// Forgets a service whose last instance has gone.

@@ -44,7 +44,7 @@ impl Seat {
         Self {
             member: Arc::new(Member::new(&registration, addresses)),
             health: Health::registered(registration.healthy),
-            lease_until: registration.ttl.map(|ttl| now + ttl),
+            lease_until: end_of_lease(&registration, now),
             registration,
             admin: AdminState::default(),
             admin_reason: None,
@@ -78,7 +78,7 @@ impl Seat {
     }
 
     pub(super) fn renew_lease(&mut self, now: Instant) {
-        self.lease_until = self.registration.ttl.map(|ttl| now + ttl);
+        self.lease_until = end_of_lease(&self.registration, now);
     }
 
     pub(super) fn lease_is_over(&self, now: Instant) -> bool {
@@ -127,4 +127,9 @@ impl Seat {
         let recent = health::is_recent(config, self.last_success, now);
         self.health.record(config, result, recent)
     }
+}
+
+/// When a lease that begins now is over; never when that is further away than time can tell.
+fn end_of_lease(registration: &Registration, now: Instant) -> Option<Instant> {
+    registration.ttl.and_then(|ttl| now.checked_add(ttl))
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::retry::{Config, RetryOn};
-use crate::model::{Failure, Headers};
+use crate::model::{ConnectFailure, Failure, Headers};
 
 /// What something says about the health of whoever it is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,7 +51,7 @@ pub struct Meaning {
     pub retry_after: Option<Duration>,
 }
 
-/// What `event` means under `config`. `cut_short`: the attempt's time was the caller's own limit, not the policy's.
+/// What `event` means under `config`. `cut_short`: the time that was over, if one was, was the caller's own limit, not the policy's.
 pub fn classify(event: &Event<'_>, config: &Config, cut_short: bool) -> Meaning {
     let retried = |on: RetryOn, again: Again| if config.retry_on.contains(&on) { again } else { Again::Never };
     let said = |call, instance, again, deliverable| Meaning { call, instance, again, deliverable, retry_after: None };
@@ -77,11 +77,13 @@ pub fn classify(event: &Event<'_>, config: &Config, cut_short: bool) -> Meaning 
             }
         }
         Event::Failed(failure) => match failure {
+            Failure::Connect(ConnectFailure::TimedOut) | Failure::Timeout if cut_short => {
+                said(Outcome::Excluded, Outcome::Excluded, Again::Never, false)
+            }
             Failure::Connect(_) => said(Outcome::Failure, Outcome::Failure, retried(RetryOn::Connect, Again::Always), false),
             Failure::Stale { written: false } => said(Outcome::Excluded, Outcome::Excluded, Again::Always, false),
             Failure::Stale { written: true } => said(Outcome::Excluded, Outcome::Excluded, Again::IfIdempotent, false),
             Failure::Reset => said(Outcome::Failure, Outcome::Failure, retried(RetryOn::Reset, Again::IfIdempotent), false),
-            Failure::Timeout if cut_short => said(Outcome::Excluded, Outcome::Excluded, Again::Never, false),
             Failure::Timeout => said(Outcome::Failure, Outcome::Failure, retried(RetryOn::Timeout, Again::IfIdempotent), false),
             Failure::Protocol(_) => said(Outcome::Failure, Outcome::Failure, Again::Never, false),
         },
@@ -91,7 +93,6 @@ pub fn classify(event: &Event<'_>, config: &Config, cut_short: bool) -> Meaning 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ConnectFailure;
 
     fn answer(status: u16, fields: &[(&str, &str)]) -> Meaning {
         let mut headers = Headers::new();
@@ -129,6 +130,12 @@ mod tests {
             ("505", answer(505, &[]), (Good, Good, Never, true)),
             ("507", answer(507, &[]), (Bad, Bad, Never, false)),
             ("connect", failed(&Failure::Connect(ConnectFailure::Refused), false), (Bad, Bad, Always, false)),
+            (
+                "connect timeout by the caller",
+                failed(&Failure::Connect(ConnectFailure::TimedOut), true),
+                (Excluded, Excluded, Never, false),
+            ),
+            ("refused to a caller in a hurry", failed(&Failure::Connect(ConnectFailure::Refused), true), (Bad, Bad, Always, false)),
             ("stale, not written", failed(&Failure::Stale { written: false }, false), (Excluded, Excluded, Always, false)),
             ("stale, written", failed(&Failure::Stale { written: true }, false), (Excluded, Excluded, IfIdempotent, false)),
             ("reset", failed(&Failure::Reset, false), (Bad, Bad, IfIdempotent, false)),

@@ -49,10 +49,12 @@ impl Outlier {
                 }
                 false
             }
+            // The end of an attempt from before the ejection is no news.
+            Outcome::Failure if self.ejected_until(now).is_some() => false,
             Outcome::Failure => {
                 self.unreachable = unreachable && (self.failures == 0 || self.unreachable);
                 self.failures = self.failures.saturating_add(1);
-                self.failures >= config.consecutive_failures && self.ejected_until(now).is_none()
+                self.failures >= config.consecutive_failures
             }
             Outcome::Excluded => false,
         }
@@ -146,6 +148,17 @@ mod tests {
         outlier.eject(&config, now);
         outlier.record(&config, Outcome::Success, false, now);
         assert!(outlier.ejected_until(now).is_some());
+    }
+
+    #[test]
+    fn failures_of_attempts_from_before_the_ejection_are_not_counted_after_it() {
+        let (now, mut outlier) = (Instant::now(), Outlier::default());
+        fail(&mut outlier, 5, true, now);
+        let until = now + outlier.eject(&Config::default(), now);
+        fail(&mut outlier, 60, false, now);
+        assert_eq!(outlier.failures(), 0);
+        assert!(!fail(&mut outlier, 4, true, until));
+        assert!(fail(&mut outlier, 1, true, until));
     }
 
     #[test]
