@@ -7,9 +7,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle, Thread};
@@ -184,13 +184,15 @@ struct Waiting {
     exchange: Exchange,
     call: Call,
     start: Instant,
+    /// What has gone wrong when its patience is over.
+    over: Cause,
 }
 
 impl Waiting {
     /// Answers the call that it cannot be made now.
-    fn refuse(self, limit: Limit) {
-        let Self { exchange, call, start } = self;
-        let error = exchange.shared.api.mesh.refuse(&call, Cause::Overloaded(limit), start);
+    fn refuse(self, cause: Cause) {
+        let Self { exchange, call, start, .. } = self;
+        let error = exchange.shared.api.mesh.refuse(&call, cause, start);
         exchange.answer(&ApiError::Call(Box::new(error)).into());
     }
 }
@@ -355,7 +357,14 @@ impl Door {
                 Ok(Self { address, listener: Listener::Tcp(listener), http, crew: Arc::new(Crew::new()) })
             }
             Address::Unix(path) => {
-                let listener = UnixListener::bind(path)?;
+                let listener = match UnixListener::bind(path) {
+                    // A socket where nobody listens was left behind by a process that has ended.
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
+                        std::fs::remove_file(path)?;
+                        UnixListener::bind(path)?
+                    }
+                    bound => bound?,
+                };
                 let http = Arc::new(start(listener.try_clone()?.into())?);
                 Ok(Self { address: address.clone(), listener: Listener::Unix(listener), http, crew: Arc::new(Crew::new()) })
             }
@@ -372,6 +381,10 @@ impl Door {
             log::debug!("closing {}: {error}", self.address);
         }
     }
+}
+
+fn is_abandoned(path: &Path) -> bool {
+    UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// A worker's day.
@@ -431,16 +444,16 @@ fn attend(shared: &Arc<Shared>, http: tiny_http::Request, crew: &Crew) -> Attend
     match answered {
         Ok(Ok(call)) => {
             drop(request);
-            let until = start + shared.api.mesh.queue_patience(&call.service);
+            let (patience, over) = shared.api.mesh.queue_patience(&call);
             let service = call.service.clone();
-            match shared.desk.arrive(&service, until, Waiting { exchange, call, start }) {
+            match shared.desk.arrive(&service, start + patience, Waiting { exchange, call, start, over }) {
                 Arrival::Seated(waiting) => {
                     at_length();
                     make_calls(shared, service, waiting);
                 }
                 Arrival::Waits { unwatched: true } => shared.wake_keeper(),
                 Arrival::Waits { unwatched: false } => {}
-                Arrival::Full(waiting) => waiting.refuse(Limit::Workers),
+                Arrival::Full(waiting) => waiting.refuse(Cause::Overloaded(Limit::Workers)),
             }
         }
         Ok(Err(answer)) => exchange.answer(&answer),
@@ -452,7 +465,7 @@ fn attend(shared: &Arc<Shared>, http: tiny_http::Request, crew: &Crew) -> Attend
 /// Makes a call, and after it those that have been waiting.
 fn make_calls(shared: &Arc<Shared>, service: ServiceName, waiting: Waiting) {
     let mut next = Some((service, waiting));
-    while let Some((service, Waiting { exchange, call, start })) = next {
+    while let Some((service, Waiting { exchange, call, start, .. })) = next {
         let answer = catch_unwind(AssertUnwindSafe(|| shared.api.invoke(&call, start))).unwrap_or_else(|panic| panicked(&*panic));
         // The seat is free before the answer is written: the client's next call finds it so.
         next = shared.desk.leave(&service);
@@ -474,7 +487,8 @@ fn keep_line(shared: &Arc<Shared>) {
     while !shared.stopped.load(Ordering::SeqCst) {
         let (expired, next) = shared.desk.expire(clock.now());
         for waiting in expired {
-            waiting.refuse(Limit::QueueTimeout);
+            let over = waiting.over.clone();
+            waiting.refuse(over);
         }
         clock.park_until(next.unwrap_or_else(|| clock.now() + LONG));
     }

@@ -29,7 +29,7 @@ pub(super) fn start(server: &Server, traffic: bool) -> io::Result<()> {
         Address::Unix(_) => None,
     });
     let api = api.ok_or_else(|| io::Error::other("the demonstration needs a TCP address to listen on"))?;
-    println!();
+    say!();
     for (service, id, port) in
         [("user-service", "user-service-1", 4001), ("payment-service", "payment-service-1", 4002), ("user-service", "user-service-2", 4003)]
     {
@@ -39,9 +39,9 @@ pub(super) fn start(server: &Server, traffic: bool) -> io::Result<()> {
     show(api)?;
     if traffic {
         thread::Builder::new().name("weft-traffic".to_owned()).spawn(move || keep_calling(api))?;
-        println!("Calls are flowing: watch `curl http://{api}/metrics`.");
+        say!("Calls are flowing: watch `curl http://{api}/metrics`.");
     }
-    println!("Press Ctrl-C to stop.");
+    say!("Press Ctrl-C to stop.");
     Ok(())
 }
 
@@ -53,7 +53,7 @@ fn register(api: SocketAddr, service: &str, sample: &Sample) -> io::Result<()> {
         "metadata": {"version": "1.0.0", "region": "us-east-1"},
     });
     let answer = ask(api, "POST", "/register", Some(&registration.to_string()))?;
-    println!("{} runs on {address} and is registered: {answer}", sample.id);
+    say!("{} runs on {address} and is registered: {answer}", sample.id);
     Ok(())
 }
 
@@ -75,16 +75,16 @@ fn show(api: SocketAddr) -> io::Result<()> {
         look("Is the mesh itself well", "/health"),
     ];
     for Shown { why, method, path, body } in all {
-        println!("\n# {why}");
+        say!("\n# {why}");
         match body {
             Some(body) => {
-                println!("curl -X {method} http://localhost:{}{path} -H 'Content-Type: application/json' -d '{body}'", api.port());
+                say!("curl -X {method} http://localhost:{}{path} -H 'Content-Type: application/json' -d '{body}'", api.port());
             }
-            None => println!("curl 'http://localhost:{}{path}'", api.port()),
+            None => say!("curl 'http://localhost:{}{path}'", api.port()),
         }
-        println!("{}", ask(api, method, path, body)?.trim_end());
+        say!("{}", ask(api, method, path, body)?.trim_end());
     }
-    println!();
+    say!();
     Ok(())
 }
 

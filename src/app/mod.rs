@@ -1,10 +1,18 @@
 //! The program: read the configuration, start in order, wait for a signal, stop in reverse.
 
+/// Prints a line for whoever reads; that nobody does is no reason to stop.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 mod demo;
 mod sample;
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::process::{self, ExitCode};
 use std::thread;
 
@@ -22,7 +30,8 @@ pub fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("weft: {error}");
+            // Whoever reads only the exit code may have closed the rest.
+            let _ = writeln!(io::stderr(), "weft: {error}");
             error.code()
         }
     }
@@ -72,14 +81,14 @@ fn run() -> Result<ExitCode, Fatal> {
     let arguments = Arguments::parse(std::env::args_os().skip(1)).map_err(Fatal::Usage)?;
     let load = || Config::load(&arguments, std::env::vars_os()).map_err(Fatal::Config);
     match &arguments.command {
-        Command::Help => print!("{}", usage()),
-        Command::Version => println!("weft {}", env!("CARGO_PKG_VERSION")),
+        Command::Help => say!("{}", usage().trim_end()),
+        Command::Version => say!("weft {}", env!("CARGO_PKG_VERSION")),
         Command::Check(path) => {
             Config::check_file(path).map_err(Fatal::Config)?;
-            println!("{}: valid", path.display());
+            say!("{}: valid", path.display());
         }
-        Command::Config { annotated: true } => print!("{}", load()?.annotated()),
-        Command::Config { annotated: false } => println!("{:#}", load()?.effective()),
+        Command::Config { annotated: true } => say!("{}", load()?.annotated().trim_end()),
+        Command::Config { annotated: false } => say!("{:#}", load()?.effective()),
         Command::Serve => return serve(&arguments, &load()?, |_, _| Ok(())),
         Command::Demo { traffic } => return serve(&arguments, &load()?, |_, server| demo::start(server, *traffic)),
     }
@@ -131,10 +140,10 @@ fn build(config: &Config) -> Result<Mesh, BuildError> {
 /// Says where the mesh listens and what is on.
 fn announce(config: &Config, server: &Server) {
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
-    println!("weft {} listens on {}", env!("CARGO_PKG_VERSION"), addresses.join(" and "));
+    say!("weft {} listens on {}", env!("CARGO_PKG_VERSION"), addresses.join(" and "));
     let calls = config.server.workers - config.server.reserved_workers;
     let tls = if cfg!(feature = "tls") { "https to instances" } else { "no https to instances" };
-    println!(
+    say!(
         "{} workers, of which {calls} make calls (blocking, with sleeping backoff); registry in memory; {tls}; no tokens: whoever reaches it may use it",
         config.server.workers
     );

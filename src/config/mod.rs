@@ -168,6 +168,12 @@ impl Config {
                 }
             }
         }
+        for (name, value) in &config.services {
+            // A service's settings are judged on top of the defaults, as they will apply.
+            let mut whole = config.defaults.clone();
+            policy::merge(&mut whole, value);
+            under(&format!("services.{name}"), Policy::from_json(&whole))?;
+        }
         config.server = policy::read(&Value::Object(server), &config.server)?;
         config.general = policy::read(&Value::Object(general), &config.general)?;
         let mut faults = Vec::new();
@@ -246,7 +252,6 @@ fn services(json: &Value) -> Result<BTreeMap<ServiceName, Value>, Invalid> {
     let mut services = BTreeMap::new();
     for (name, value) in fields {
         let service = under("services", ServiceName::new(name))?;
-        under(&format!("services.{name}"), Policy::from_json(value))?;
         services.insert(service, value.clone());
     }
     Ok(services)

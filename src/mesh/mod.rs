@@ -34,7 +34,7 @@ use registry::{Layers, Registry};
 
 use crate::model::sync::{Locked, Published};
 use crate::model::time::{Clock, Dice};
-use crate::model::{AdminState, Call, Host, InstanceId, Invalid, Limit, Registration, RequestId, ServiceName, Weight};
+use crate::model::{AdminState, Call, Cause, Host, InstanceId, Invalid, Limit, Registration, RequestId, ServiceName, Weight};
 use crate::policy::health::CheckResult;
 use crate::policy::{Policy, upstreams};
 use crate::telemetry::counters::MeshCounters;
@@ -384,10 +384,13 @@ impl Mesh {
         Some(CallMachine::start(cluster, call, request_id, mode, wake, start))
     }
 
-    /// How long a call of `service` may wait for its turn, wherever it waits; nothing when there is no such service.
-    pub fn queue_patience(&self, service: &ServiceName) -> Duration {
-        let cluster = self.inner.registry.find(service.as_str());
-        cluster.map_or(Duration::ZERO, |cluster| cluster.policy().limits.queue_timeout_ms.duration())
+    /// How long a call may wait for its turn before it is begun, wherever it waits, and what has gone wrong when that is over.
+    pub fn queue_patience(&self, call: &Call) -> (Duration, Cause) {
+        let Some(cluster) = self.inner.registry.find(call.service.as_str()) else { return (Duration::ZERO, Cause::UnknownService) };
+        let policy = cluster.policy();
+        let (patience, total) = (policy.limits.queue_timeout_ms.duration(), policy.timeouts.total_ms.duration());
+        let deadline = call.timeout.map_or(total, |limit| limit.min(total));
+        if deadline < patience { (deadline, Cause::DeadlineExceeded) } else { (patience, Cause::Overloaded(Limit::QueueTimeout)) }
     }
 
     /// Counts a call as running until the answer is dropped; `None` once the mesh is shutting down.

@@ -91,13 +91,14 @@ impl Mesh {
     /// All services with their instances, sorted by name and id.
     pub fn services(&self) -> Vec<ServiceView> {
         let now = self.inner.clock.now();
-        self.inner.registry.all().iter().map(|cluster| service_view(cluster, now)).collect()
+        // One without instances is about to get its first or has just lost its last.
+        self.inner.registry.all().iter().map(|cluster| service_view(cluster, now)).filter(|view| !view.instances.is_empty()).collect()
     }
 
     /// One service; `None` when it is not registered.
     pub fn service(&self, name: &str) -> Option<ServiceView> {
         let now = self.inner.clock.now();
-        self.inner.registry.find(name).map(|cluster| service_view(&cluster, now))
+        self.inner.registry.find(name).map(|cluster| service_view(&cluster, now)).filter(|view| !view.instances.is_empty())
     }
 
     /// Why each instance of a service can or cannot be picked right now; `None` when it is not registered.

@@ -118,10 +118,12 @@ impl Headers {
         kept
     }
 
-    /// These fields without those that end at the mesh on the way back: hop-by-hop fields, framing, and what only the mesh may say.
+    /// These fields without those that end at the mesh on the way back: hop-by-hop fields, framing, and what only the mesh may say (the
+    /// request id included: the answer carries the mesh's own).
     #[must_use]
     pub fn for_downstream(mut self) -> Self {
-        let stays: Vec<bool> = self.end_to_end(|name| name.eq_ignore_ascii_case("content-length") || is_mesh(name)).collect();
+        let ours = |name: &str| ["content-length", "x-request-id"].iter().any(|ours| name.eq_ignore_ascii_case(ours)) || is_mesh(name);
+        let stays: Vec<bool> = self.end_to_end(ours).collect();
         // From the end, so that what is still to be looked at stays where it is.
         for (at, _) in stays.iter().enumerate().rev().filter(|(_, stays)| !**stays) {
             self.remove(at);

@@ -166,7 +166,12 @@ impl Transport for Connection {
                 self.stream.set_read_timeout(Some(left))?;
                 self.read_timeout = Some(left);
             }
-            match (&self.stream).read(self.buffers.input_append_buf()) {
+            let room = self.buffers.input_append_buf();
+            if room.is_empty() {
+                // Only a head fills the buffer: bodies are consumed as they come. Reading nothing would look like the end.
+                return Err(carry(Failure::Protocol("the head is larger than 16 KiB".into())).into());
+            }
+            match (&self.stream).read(room) {
                 // The end of a body without a length is an ordinary end; before the first byte it is not.
                 Ok(0) if self.answered => return Ok(false),
                 Ok(0) => return Err(self.gone(true).into()),

@@ -5,6 +5,7 @@
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -274,7 +275,9 @@ impl Scheduler {
 impl Job {
     fn run(self) -> Command {
         let Self { mesh, member, suspect } = self;
-        let next = mesh.check(&member);
+        // A panic of a replaced transport must not end the checks of this member, nor take a probe thread with it.
+        let checked = catch_unwind(AssertUnwindSafe(|| mesh.check(&member)));
+        let next = checked.unwrap_or_else(|_| mesh.care(&member).map(|care| care.config.interval_ms.duration()));
         Command::Done { member, next, suspect }
     }
 }

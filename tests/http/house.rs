@@ -1,0 +1,132 @@
+//! A mesh with its server, as a test uses it.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+use weft::api::{Address, Config};
+use weft::{Builder, Mesh, Server};
+
+use crate::support::client::{self, Answer, Client};
+use crate::support::upstream::Upstream;
+
+/// A mesh and its server on a free port of loopback.
+pub(crate) struct House {
+    pub(crate) server: Server,
+    pub(crate) mesh: Mesh,
+    pub(crate) at: SocketAddr,
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        // Waits between attempts end, so that the workers can go home.
+        self.mesh.hurry();
+    }
+}
+
+impl House {
+    /// With the documented defaults.
+    pub(crate) fn new() -> Self {
+        Self::with(json!({}))
+    }
+
+    /// With these settings for every service.
+    pub(crate) fn with(defaults: Value) -> Self {
+        Self::of(Mesh::builder().defaults(defaults), Config::default())
+    }
+
+    /// Of these parts; where it listens is decided here.
+    pub(crate) fn of(builder: Builder, config: Config) -> Self {
+        let mesh = builder.build().expect("a mesh");
+        let config = Config { listen: "127.0.0.1:0".to_owned(), ..config };
+        let server = Server::start(&mesh, &config, json!({"listen": config.listen})).expect("a server");
+        let at = match server.addresses().as_slice() {
+            [Address::Tcp(at)] => *at,
+            other => panic!("one TCP address, not {other:?}"),
+        };
+        Self { server, mesh, at }
+    }
+
+    /// A connection of its own, kept open. It has been answered once, so it is certain to be served whatever else goes on.
+    pub(crate) fn client(&self) -> Client {
+        let mut client = Client::connect(self.at).expect("a connection");
+        client.ask("GET", "/health", &[], b"").expect("answered").with_status(200);
+        client
+    }
+
+    #[track_caller]
+    pub(crate) fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        client::ask(self.at, method, target, headers, body).unwrap_or_else(|error| panic!("{method} {target}: {error}"))
+    }
+
+    #[track_caller]
+    pub(crate) fn get(&self, target: &str) -> Answer {
+        self.ask("GET", target, &[], b"")
+    }
+
+    #[track_caller]
+    pub(crate) fn send(&self, method: &str, target: &str, body: &Value) -> Answer {
+        self.ask(method, target, &[("content-type", "application/json")], body.to_string().as_bytes())
+    }
+
+    #[track_caller]
+    pub(crate) fn post(&self, target: &str, body: &Value) -> Answer {
+        self.send("POST", target, body)
+    }
+
+    #[track_caller]
+    pub(crate) fn put(&self, target: &str, body: &Value) -> Answer {
+        self.send("PUT", target, body)
+    }
+
+    /// Registers an instance at an upstream, without health checks.
+    #[track_caller]
+    pub(crate) fn register(&self, service: &str, id: &str, upstream: &Upstream) {
+        self.register_at(service, id, upstream.port());
+    }
+
+    #[track_caller]
+    pub(crate) fn register_at(&self, service: &str, id: &str, port: u16) {
+        self.post("/register", &json!({"name": service, "id": id, "host": "127.0.0.1", "port": port})).with_status(200);
+    }
+
+    /// Changes settings of a service.
+    #[track_caller]
+    pub(crate) fn policy(&self, service: &str, patch: &Value) {
+        self.put(&format!("/services/{service}/policy"), patch).with_status(200);
+    }
+
+    #[track_caller]
+    pub(crate) fn invoke(&self, call: &Value) -> Answer {
+        self.post("/invoke", call)
+    }
+
+    /// A plain GET through the mesh.
+    #[track_caller]
+    pub(crate) fn call(&self, service: &str, endpoint: &str) -> Answer {
+        self.invoke(&json!({"serviceName": service, "endpoint": endpoint}))
+    }
+
+    #[track_caller]
+    pub(crate) fn metrics(&self) -> Value {
+        self.get("/metrics").with_status(200).json()
+    }
+
+    /// One instance as `GET /services/{name}` shows it.
+    #[track_caller]
+    pub(crate) fn instance(&self, service: &str, id: &str) -> Value {
+        let view = self.get(&format!("/services/{service}")).with_status(200).json();
+        let instances = view["instances"].as_array().expect("instances");
+        instances.iter().find(|instance| instance["id"] == id).cloned().unwrap_or_else(|| panic!("no {id} in {view}"))
+    }
+}
+
+/// The body of a plain GET through the mesh.
+pub(crate) fn call(service: &str, endpoint: &str) -> Vec<u8> {
+    json!({"serviceName": service, "endpoint": endpoint}).to_string().into_bytes()
+}
+
+/// The keys of an object, in order.
+#[track_caller]
+pub(crate) fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap_or_else(|| panic!("not an object: {value}")).keys().map(String::as_str).collect()
+}
