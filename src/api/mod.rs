@@ -3,7 +3,9 @@
 mod calls;
 mod crew;
 mod desk;
+mod exchange;
 mod instances;
+mod listen;
 mod observe;
 mod policies;
 mod server;
@@ -13,7 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::Value;
 
-pub use server::{Address, Config, Server, StartError};
+pub use listen::{Address, StartError};
+pub use server::{Config, Server};
 
 use crate::contract::answer::{Answer, ApiError};
 use crate::contract::browser;

@@ -1,15 +1,6 @@
-//! The only tiny_http: a listener, and a fixed pool of workers that take requests from it directly.
-//!
-//! tiny_http trusts its clients: it has no limits and no timeouts. It may listen only where clients are trusted, which is why anything but
-//! loopback needs to be asked for.
+//! The API server: a fixed pool of workers that take requests from tiny_http directly, and the order in which it starts and stops.
 
-use std::borrow::Cow;
-use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle, Thread};
@@ -19,13 +10,14 @@ use serde_json::Value;
 
 use super::crew::Crew;
 use super::desk::{Arrival, Desk};
+use super::exchange::{Exchange, Traffic};
+use super::listen::{Address, Door, StartError, open};
 use super::{Api, Routed};
 use crate::contract::answer::{Answer, ApiError};
-use crate::contract::request::Request;
 use crate::mesh::Mesh;
 use crate::model::settings::{Millis, settings};
 use crate::model::sync::Published;
-use crate::model::{Call, Cause, Headers, Invalid, Limit, RequestId, ServiceName, push_decimal, shown};
+use crate::model::{Call, Cause, Invalid, Limit, RequestId, ServiceName, shown};
 
 settings! {
     /// Settings of the API server.
@@ -63,78 +55,6 @@ impl Config {
     }
 }
 
-/// Where a server listens.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Address {
-    /// A TCP port.
-    Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "http://{address}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl Address {
-    /// What `listen` means: `localhost` is both loopback addresses.
-    fn parse(listen: &str) -> Result<Vec<Self>, Invalid> {
-        let fault = |why: &str| Invalid::new("listen", format!("{} {why}", shown(listen)));
-        if let Some(path) = listen.strip_prefix("unix:") {
-            return if path.is_empty() { Err(fault("has no path")) } else { Ok(vec![Self::Unix(path.into())]) };
-        }
-        let (host, port) = listen.rsplit_once(':').ok_or_else(|| fault("has no port; use host:port"))?;
-        let port: u16 = port.parse().map_err(|_| fault("has a bad port; use 0 to 65535"))?;
-        if host.eq_ignore_ascii_case("localhost") {
-            let both = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
-            return Ok(both.map(|ip| Self::Tcp(SocketAddr::new(ip, port))).into());
-        }
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let found = (bare, port).to_socket_addrs().map_err(|_| fault("has a host that is no address of this machine"))?;
-        found.take(1).map(|address| Ok(Self::Tcp(address))).collect()
-    }
-
-    fn is_loopback(&self) -> bool {
-        match self {
-            Self::Tcp(address) => address.ip().is_loopback(),
-            Self::Unix(_) => true,
-        }
-    }
-}
-
-/// Why a server could not be started.
-#[derive(Debug)]
-pub enum StartError {
-    /// A setting is not acceptable.
-    Invalid(Invalid),
-    /// The address cannot be listened on.
-    Listen(String, io::Error),
-    /// The system refused a thread.
-    Thread(io::Error),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Invalid(fault) => fault.fmt(f),
-            Self::Listen(address, error) => match error.kind() {
-                io::ErrorKind::AddrInUse => write!(f, "cannot listen on {address}: another program listens there already"),
-                io::ErrorKind::PermissionDenied => write!(f, "cannot listen on {address}: not permitted; ports below 1024 need privileges"),
-                io::ErrorKind::AddrNotAvailable => write!(f, "cannot listen on {address}: not an address of this machine"),
-                _ => write!(f, "cannot listen on {address}: {error}"),
-            },
-            Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
 /// A running API server. Dropping it stops it.
 pub struct Server {
     shared: Arc<Shared>,
@@ -142,31 +62,14 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// One listening socket and the tiny_http behind it.
-struct Door {
-    address: Address,
-    listener: Listener,
-    http: Arc<tiny_http::Server>,
-    crew: Arc<Crew>,
-}
-
-/// A second handle to a listening socket, to stop it by.
-enum Listener {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
 /// What the threads share.
 struct Shared {
     api: Api,
     desk: Desk<Waiting>,
     max_body: usize,
-    /// Answers carry `Connection: close`.
-    draining: AtomicBool,
+    traffic: Arc<Traffic>,
     /// Workers go home.
     stopped: AtomicBool,
-    /// Requests being answered.
-    busy: AtomicUsize,
     /// The thread that keeps the line.
     keeper: OnceLock<Thread>,
 }
@@ -190,20 +93,11 @@ struct Waiting {
 
 impl Waiting {
     /// Answers the call that it cannot be made now.
-    fn refuse(self, cause: Cause) {
+    fn refuse(self, mesh: &Mesh, cause: Cause) {
         let Self { exchange, call, start, .. } = self;
-        let error = exchange.shared.api.mesh.refuse(&call, cause, start);
+        let error = mesh.refuse(&call, cause, start);
         exchange.answer(&ApiError::Call(Box::new(error)).into());
     }
-}
-
-/// A request that must be answered: counted as busy until it is.
-struct Exchange {
-    http: Option<tiny_http::Request>,
-    id: RequestId,
-    head_only: bool,
-    keep_alive_1_0: bool,
-    shared: Arc<Shared>,
 }
 
 impl Server {
@@ -233,9 +127,8 @@ impl Server {
             },
             desk: Desk::new(calls, config.queue),
             max_body: config.max_body_bytes,
-            draining: AtomicBool::new(false),
+            traffic: Arc::default(),
             stopped: AtomicBool::new(false),
-            busy: AtomicUsize::new(0),
             keeper: OnceLock::new(),
         });
         let doors = open(&addresses)?;
@@ -275,7 +168,7 @@ impl Server {
         while clock.now() < serve_until {
             clock.park_until(serve_until);
         }
-        self.shared.draining.store(true, Ordering::SeqCst);
+        self.shared.traffic.close();
         for door in &self.doors {
             door.close();
         }
@@ -285,20 +178,20 @@ impl Server {
         let until = clock.now() + timeout;
         let mut quiet_since = None;
         while clock.now() < until {
-            let quiet = self.shared.busy.load(Ordering::SeqCst) == 0;
+            let quiet = self.shared.traffic.is_quiet();
             quiet_since = if quiet { quiet_since.or_else(|| Some(clock.now())) } else { None };
             if quiet_since.is_some_and(|since| clock.now() >= since + QUIET) {
                 break;
             }
             clock.park_until((clock.now() + POLL).min(until));
         }
-        api.mesh.shutdown(Duration::ZERO) == 0 && self.shared.busy.load(Ordering::SeqCst) == 0
+        api.mesh.shutdown(Duration::ZERO) == 0 && self.shared.traffic.is_quiet()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.shared.draining.store(true, Ordering::SeqCst);
+        self.shared.traffic.close();
         self.shared.stopped.store(true, Ordering::SeqCst);
         self.shared.wake_keeper();
         for door in &self.doors {
@@ -322,70 +215,6 @@ const QUIET: Duration = Duration::from_millis(50);
 const POLL: Duration = Duration::from_millis(5);
 /// Longer than any line is left alone.
 const LONG: Duration = Duration::from_secs(3600);
-
-/// Opens all addresses. Of `localhost`, the IPv6 side may be missing; a port of 0 is the same for both.
-fn open(addresses: &[Address]) -> Result<Vec<Door>, StartError> {
-    let mut doors: Vec<Door> = Vec::new();
-    for address in addresses {
-        let address = match (address, doors.first().map(|door| &door.address)) {
-            (Address::Tcp(wanted), Some(Address::Tcp(first))) if wanted.port() == 0 => {
-                Address::Tcp(SocketAddr::new(wanted.ip(), first.port()))
-            }
-            _ => address.clone(),
-        };
-        match Door::open(&address) {
-            Ok(door) => doors.push(door),
-            Err(error) if !doors.is_empty() && error.kind() != io::ErrorKind::AddrInUse => {
-                log::debug!("not listening on {address}: {error}");
-            }
-            Err(error) => return Err(StartError::Listen(address.to_string(), error)),
-        }
-    }
-    Ok(doors)
-}
-
-impl Door {
-    fn open(address: &Address) -> io::Result<Self> {
-        let start = |listener: tiny_http::Listener| tiny_http::Server::from_listener(listener, None).map_err(io::Error::other);
-        match address {
-            Address::Tcp(wanted) => {
-                let listener = TcpListener::bind(wanted)?;
-                // Accepted sockets inherit it; without it, answers of 1 to 40 KB wait 40 ms for an acknowledgement.
-                rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
-                let address = Address::Tcp(listener.local_addr()?);
-                let http = Arc::new(start(listener.try_clone()?.into())?);
-                Ok(Self { address, listener: Listener::Tcp(listener), http, crew: Arc::new(Crew::new()) })
-            }
-            Address::Unix(path) => {
-                let listener = match UnixListener::bind(path) {
-                    // A socket where nobody listens was left behind by a process that has ended.
-                    Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
-                        std::fs::remove_file(path)?;
-                        UnixListener::bind(path)?
-                    }
-                    bound => bound?,
-                };
-                let http = Arc::new(start(listener.try_clone()?.into())?);
-                Ok(Self { address: address.clone(), listener: Listener::Unix(listener), http, crew: Arc::new(Crew::new()) })
-            }
-        }
-    }
-
-    /// Accepts nothing more; connections that are open stay so.
-    fn close(&self) {
-        let closed = match &self.listener {
-            Listener::Tcp(listener) => rustix::net::shutdown(listener, rustix::net::Shutdown::Read),
-            Listener::Unix(listener) => rustix::net::shutdown(listener, rustix::net::Shutdown::Read),
-        };
-        if let Err(error) = closed {
-            log::debug!("closing {}: {error}", self.address);
-        }
-    }
-}
-
-fn is_abandoned(path: &Path) -> bool {
-    UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-}
 
 /// A worker's day.
 fn work(shared: &Arc<Shared>, http: &tiny_http::Server, crew: &Crew) {
@@ -415,7 +244,7 @@ fn attend(shared: &Arc<Shared>, http: tiny_http::Request, crew: &Crew) -> Attend
     let start = clock.now();
     let dice = &shared.api.mesh.inner.dice;
     let fresh = || RequestId::from_roll(dice.roll(), dice.roll());
-    let mut exchange = Exchange::begin(http, shared, fresh);
+    let mut exchange = Exchange::begin(http, &shared.traffic, fresh);
     let mut attended = Attended::Briefly;
     let mut at_length = || {
         if attended == Attended::Briefly {
@@ -453,7 +282,7 @@ fn attend(shared: &Arc<Shared>, http: tiny_http::Request, crew: &Crew) -> Attend
                 }
                 Arrival::Waits { unwatched: true } => shared.wake_keeper(),
                 Arrival::Waits { unwatched: false } => {}
-                Arrival::Full(waiting) => waiting.refuse(Cause::Overloaded(Limit::Workers)),
+                Arrival::Full(waiting) => waiting.refuse(&shared.api.mesh, Cause::Overloaded(Limit::Workers)),
             }
         }
         Ok(Err(answer)) => exchange.answer(&answer),
@@ -488,154 +317,8 @@ fn keep_line(shared: &Arc<Shared>) {
         let (expired, next) = shared.desk.expire(clock.now());
         for waiting in expired {
             let over = waiting.over.clone();
-            waiting.refuse(over);
+            waiting.refuse(&shared.api.mesh, over);
         }
         clock.park_until(next.unwrap_or_else(|| clock.now() + LONG));
-    }
-}
-
-impl Exchange {
-    fn begin(http: tiny_http::Request, shared: &Arc<Shared>, fresh: impl FnOnce() -> RequestId) -> Self {
-        shared.busy.fetch_add(1, Ordering::SeqCst);
-        let field = |name: &'static str| http.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str());
-        Self {
-            id: field("x-request-id").and_then(RequestId::from_caller).unwrap_or_else(fresh),
-            head_only: *http.method() == tiny_http::Method::Head,
-            keep_alive_1_0: *http.http_version() < tiny_http::HTTPVersion(1, 1)
-                && field("connection").is_some_and(|value| value.eq_ignore_ascii_case("keep-alive")),
-            http: Some(http),
-            shared: Arc::clone(shared),
-        }
-    }
-
-    /// Whether reading the body may take as long as the client likes; tiny_http has read short ones already.
-    fn is_to_be_waited_for(&self) -> bool {
-        const READ_ALREADY: usize = 1024;
-        let Some(http) = &self.http else { return false };
-        let chunked = || http.headers().iter().any(|header| header.field.equiv("transfer-encoding") || header.field.equiv("expect"));
-        http.body_length().map_or_else(chunked, |length| length > READ_ALREADY)
-    }
-
-    /// Reads the request, its body whole.
-    fn read(&mut self, max_body: usize) -> Result<Request, ApiError> {
-        let Some(http) = &mut self.http else { return Err(ApiError::Internal("answered twice".to_owned())) };
-        if http.body_length().is_some_and(|length| length > max_body) {
-            return Err(ApiError::TooLarge(max_body));
-        }
-        let mut body = Vec::with_capacity(http.body_length().unwrap_or(0));
-        let most = u64::try_from(max_body).unwrap_or(u64::MAX).saturating_add(1);
-        let read = http.as_reader().take(most).read_to_end(&mut body);
-        if read.is_err() {
-            return Err(Invalid::new("body", "broke off before its end").into());
-        }
-        if body.len() > max_body {
-            return Err(ApiError::TooLarge(max_body));
-        }
-        let mut headers = Headers::with_room(http.headers().len());
-        for header in http.headers() {
-            headers.push(header.field.as_str().as_str(), header.value.as_str());
-        }
-        Ok(Request {
-            method: method(http.method()),
-            target: http.url().to_owned(),
-            headers,
-            body,
-            peer: http.remote_addr().map(SocketAddr::ip),
-            id: self.id.clone(),
-        })
-    }
-
-    /// Writes the answer, head and body in one piece.
-    fn answer(mut self, answer: &Answer) {
-        let Some(http) = self.http.take() else { return };
-        let close = self.shared.draining.load(Ordering::SeqCst);
-        let bytes = self.serialise(answer, close);
-        let mut writer = http.into_writer();
-        // A client that has gone away cannot be told anything.
-        if let Err(error) = writer.write_all(&bytes).and_then(|()| writer.flush()) {
-            log::debug!("an answer could not be written: {error}");
-        }
-    }
-
-    fn serialise(&self, answer: &Answer, close: bool) -> Vec<u8> {
-        let mut out = Vec::with_capacity(512 + answer.body.len());
-        out.extend_from_slice(b"HTTP/1.1 ");
-        push_decimal(&mut out, u64::from(answer.status));
-        out.push(b' ');
-        out.extend_from_slice(reason_phrase(answer.status).as_bytes());
-        out.extend_from_slice(b"\r\n");
-        let mut field = |name: &str, value: &[u8]| {
-            for part in [name.as_bytes(), b": ", value, b"\r\n"] {
-                out.extend_from_slice(part);
-            }
-        };
-        for (name, value) in answer.headers.iter() {
-            field(name, value);
-        }
-        field("x-request-id", self.id.as_str().as_bytes());
-        if close {
-            field("connection", b"close");
-        } else if self.keep_alive_1_0 {
-            field("connection", b"keep-alive");
-        }
-        let bodiless = matches!(answer.status, 204 | 304);
-        if !bodiless {
-            out.extend_from_slice(b"content-length: ");
-            push_decimal(&mut out, u64::try_from(answer.body.len()).unwrap_or(u64::MAX));
-            out.extend_from_slice(b"\r\n");
-        }
-        out.extend_from_slice(b"\r\n");
-        if !bodiless && !self.head_only {
-            out.extend_from_slice(&answer.body);
-        }
-        out
-    }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        self.shared.busy.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// A method as text, without an allocation for those that are expected.
-fn method(method: &tiny_http::Method) -> Cow<'static, str> {
-    match method {
-        tiny_http::Method::Get => "GET".into(),
-        tiny_http::Method::Post => "POST".into(),
-        tiny_http::Method::Put => "PUT".into(),
-        tiny_http::Method::Delete => "DELETE".into(),
-        tiny_http::Method::Head => "HEAD".into(),
-        other => other.as_str().to_owned().into(),
-    }
-}
-
-/// The phrase that goes with a status; for people who look at the wire.
-const fn reason_phrase(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        201 => "Created",
-        202 => "Accepted",
-        204 => "No Content",
-        301 => "Moved Permanently",
-        302 => "Found",
-        304 => "Not Modified",
-        307 => "Temporary Redirect",
-        308 => "Permanent Redirect",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        409 => "Conflict",
-        413 => "Content Too Large",
-        422 => "Unprocessable Content",
-        429 => "Too Many Requests",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        508 => "Loop Detected",
-        _ => "",
     }
 }

@@ -287,7 +287,7 @@ impl CallMachine {
             return None;
         }
         let entry = if self.admission.is_some() {
-            self.cluster.again(ticket, &self.attempts, &self.wake, now)
+            self.cluster.again(ticket, &self.tried(), &self.wake, now)
         } else {
             self.cluster.enter(ticket, &self.wake, now)
         };
@@ -380,7 +380,7 @@ impl CallMachine {
         if meaning.again == Again::Never || trial || self.retries >= self.max_retries || !self.is_allowed(meaning) {
             return None;
         }
-        let outlook = self.cluster.outlook(&self.attempts, now);
+        let outlook = self.cluster.outlook(&self.tried(), now);
         if outlook.circuit_open {
             return None;
         }
@@ -398,6 +398,11 @@ impl CallMachine {
         }
         self.retries += 1;
         Some(now + wait)
+    }
+
+    /// Whether an attempt was made at a member.
+    fn tried(&self) -> impl Fn(&Arc<Member>) -> bool {
+        |member| self.attempts.iter().any(|attempt| Arc::ptr_eq(&attempt.member, member))
     }
 
     /// Whether the request may be sent again as far as its safety goes; remembers when that is what forbids it.

@@ -4,20 +4,19 @@
 //! report. What is done inside is arithmetic over the instances of this one service; events and wake-ups go out after the lock is left.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use super::call::AttemptReport;
 use super::member::Member;
+use super::membership::next_index;
 use super::queue::{Queue, Ticket, Wake};
 use super::seat::{Seat, Unavailable};
 use crate::model::sync::Locked;
-use crate::model::{AdminState, Cause, InstanceId, Limit, Registration, ServiceName, Weight};
+use crate::model::{Cause, InstanceId, Limit, ServiceName};
 use crate::policy::Policy;
 use crate::policy::balance::Candidate;
 use crate::policy::breaker::{Breaker, Permit, Refused, Transition};
 use crate::policy::classify::Outcome;
-use crate::policy::health::CheckResult;
 use crate::policy::outlier::may_be_ejected;
 use crate::policy::retry::Budget;
 use crate::telemetry::counters::ServiceCounters;
@@ -29,16 +28,16 @@ pub struct Cluster {
     pub name: ServiceName,
     /// What was counted.
     pub counters: ServiceCounters,
-    events: Arc<Events>,
+    pub(super) events: Arc<Events>,
     /// The last index any service has had, so that one that goes and comes back does not show an old index again.
-    indices: Arc<AtomicU64>,
+    pub(super) indices: Arc<AtomicU64>,
     /// Guarded: all that changes with calls, checks and registrations.
-    state: Locked<State>,
+    pub(super) state: Locked<State>,
 }
 
 pub(super) struct State {
     pub(super) policy: Arc<Policy>,
-    policy_version: u64,
+    pub(super) policy_version: u64,
     /// In order of registration.
     pub(super) seats: Vec<Seat>,
     pub(super) breaker: Breaker,
@@ -49,9 +48,9 @@ pub(super) struct State {
     /// Grows with every change of the instances; never 0.
     pub(super) index: u64,
     /// Who wants to know of the next change.
-    watchers: Vec<Wake>,
+    pub(super) watchers: Vec<Wake>,
     /// The last instance has gone; whoever still holds this cluster must look again.
-    closed: bool,
+    pub(super) closed: bool,
     /// Reused by every pick.
     candidates: Vec<Candidate>,
 }
@@ -95,6 +94,9 @@ impl Drop for InFlight {
         }
     }
 }
+
+/// Says whether a call has tried a member.
+pub(super) type Tried<'a> = &'a dyn Fn(&Arc<Member>) -> bool;
 
 /// What asking for a slot, or for the next instance, comes to.
 pub(super) enum Entry {
@@ -168,7 +170,7 @@ impl Cluster {
                 Ok(permit) => permit,
                 Err(Refused { retry_after }) => return state.refuse(ticket, Cause::CircuitOpen { retry_after }, &mut next),
             };
-            match state.pick(&[], now) {
+            match state.pick(&|_| false, now) {
                 Pick::Seat(seat, member) => {
                     state.in_flight += 1;
                     state.leave_queue(ticket, &mut next);
@@ -190,7 +192,7 @@ impl Cluster {
     }
 
     /// A call that holds its slot asks for the instance of its next attempt.
-    pub(super) fn again(self: &Arc<Self>, ticket: Option<Ticket>, tried: &[AttemptReport], wake: &Wake, now: Instant) -> Entry {
+    pub(super) fn again(self: &Arc<Self>, ticket: Option<Ticket>, tried: Tried<'_>, wake: &Wake, now: Instant) -> Entry {
         let mut next = None;
         let entry = self.state.with(|state| {
             if ticket.is_some() && !state.queue.is_turn_of(ticket) {
@@ -220,12 +222,12 @@ impl Cluster {
     }
 
     /// What a retry would find.
-    pub(super) fn outlook(&self, tried: &[AttemptReport], now: Instant) -> RetryOutlook {
+    pub(super) fn outlook(&self, tried: Tried<'_>, now: Instant) -> RetryOutlook {
         self.state.with(|state| RetryOutlook {
             untried: {
                 let limit = state.policy.limits.instance_max_in_flight;
                 let free = |seat: &&Seat| seat.unavailable(now).is_none() && !seat.is_full(limit);
-                state.seats.iter().filter(free).any(|seat| !tried.iter().any(|attempt| Arc::ptr_eq(&attempt.member, &seat.member)))
+                state.seats.iter().filter(free).any(|seat| !tried(&seat.member))
             },
             circuit_open: state.breaker.is_open(),
         })
@@ -274,7 +276,7 @@ impl Cluster {
     }
 
     /// Effects, outside the lock.
-    fn after(&self, wake: Option<Wake>, transition: Option<Transition>) {
+    pub(super) fn after(&self, wake: Option<Wake>, transition: Option<Transition>) {
         if let Some(wake) = wake {
             wake.wake();
         }
@@ -283,169 +285,6 @@ impl Cluster {
             self.events.publish(Kind::Breaker, Some(&self.name), None, detail);
         }
     }
-
-    // --- registrations and operators ---
-
-    /// Adds or replaces an instance. Answers its shared part, and whether it was there before; `None` when this cluster has been closed.
-    pub(super) fn upsert(&self, registration: Registration, addresses: &[std::net::IpAddr], most: usize, now: Instant) -> Option<Upsert> {
-        self.change(|state| {
-            if state.closed {
-                return (None, false);
-            }
-            let at = state.seats.iter().position(|seat| seat.member.id == registration.id);
-            let there = state.seats.len();
-            let (result, changed) = match at.and_then(|at| state.seats.get_mut(at)) {
-                Some(seat) => {
-                    let changed = seat.register_again(registration, addresses, now);
-                    (Upsert::Again(Arc::clone(&seat.member)), changed)
-                }
-                None if there >= most => (Upsert::Full, false),
-                None => {
-                    let seat = Seat::new(registration, addresses, now);
-                    let member = Arc::clone(&seat.member);
-                    state.seats.push(seat);
-                    (Upsert::New(member), true)
-                }
-            };
-            (Some(result), changed)
-        })
-    }
-
-    /// Removes an instance (with `expired_at`, only if its lease is over). Answers whether it went and whether it was the last one.
-    pub(super) fn remove(&self, id: &InstanceId, expired_at: Option<Instant>) -> (bool, bool) {
-        self.change(|state| {
-            let before = state.seats.len();
-            state.seats.retain(|seat| seat.member.id != *id || expired_at.is_some_and(|now| !seat.lease_is_over(now)));
-            let went = state.seats.len() < before;
-            state.closed = state.seats.is_empty();
-            ((went, state.closed), went)
-        })
-    }
-
-    /// Changes one instance; `None` when there is no such instance. `change` answers its result and whether anything changed.
-    fn change_seat<R>(&self, id: &InstanceId, change: impl FnOnce(&mut Seat) -> (R, bool)) -> Option<R> {
-        self.change(|state| match state.seats.iter_mut().find(|seat| seat.member.id == *id) {
-            Some(seat) => {
-                let (result, changed) = change(seat);
-                (Some(result), changed)
-            }
-            None => (None, false),
-        })
-    }
-
-    /// Renews a lease; answers whether there is such an instance.
-    pub(super) fn heartbeat(&self, id: &InstanceId, now: Instant) -> bool {
-        self.change_seat(id, |seat| (seat.renew_lease(now), false)).is_some()
-    }
-
-    /// An operator's word on an instance; answers whether it is news, `None` if there is no such instance.
-    pub(super) fn set_state(&self, id: &InstanceId, admin: AdminState, reason: Option<String>) -> Option<bool> {
-        self.change_seat(id, |seat| {
-            let news = seat.admin != admin || seat.admin_reason != reason;
-            seat.admin = admin;
-            seat.admin_reason = reason;
-            (news, news)
-        })
-    }
-
-    /// An operator's weight for an instance.
-    pub(super) fn set_weight(&self, id: &InstanceId, weight: Weight) -> Option<bool> {
-        self.change_seat(id, |seat| {
-            let news = seat.weight() != weight;
-            seat.operator_weight = Some(weight);
-            (news, news)
-        })
-    }
-
-    /// New settings for calls that begin from now on, unless newer ones are in force.
-    pub(super) fn set_policy(&self, policy: Arc<Policy>, version: u64) {
-        let next = self.state.with(|state| {
-            if version >= state.policy_version {
-                (state.policy, state.policy_version) = (policy, version);
-            }
-            state.queue.head()
-        });
-        // There may be more room now.
-        self.after(next, None);
-    }
-
-    /// The result of an active check. Publishes what changed; answers the time to the next check, `None` when the member has gone.
-    pub(super) fn checked(&self, member: &Arc<Member>, result: CheckResult, now: Instant, roll: u64) -> Option<Duration> {
-        let mut told: Vec<(Kind, String)> = Vec::new();
-        let next = self.change(|state| {
-            let config = &state.policy.health_check;
-            let Some(seat) = state.seats.iter_mut().find(|seat| Arc::ptr_eq(&seat.member, member)) else { return (None, false) };
-            let changed = seat.checked(config, result, now);
-            if changed {
-                let kind = if seat.health.is_healthy() { Kind::Healthy } else { Kind::Unhealthy };
-                told.push((kind, result.describe()));
-            }
-            if result == CheckResult::Passed && seat.outlier.check_passed(now) {
-                told.push((Kind::Returned, "ejection ended early: a check passed".to_owned()));
-            }
-            (Some(seat.health.next_check(config, roll)), !told.is_empty())
-        });
-        for (kind, detail) in told {
-            self.events.publish(kind, Some(&self.name), Some(&member.id), detail);
-        }
-        next
-    }
-
-    /// The addresses a host name resolved to.
-    pub(super) fn resolved(&self, member: &Arc<Member>, addresses: &[std::net::IpAddr]) {
-        if member.set_addresses(addresses) {
-            self.change(|_| ((), true));
-            let list = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let detail = if list.is_empty() { "no usable address".to_owned() } else { format!("addresses are now {list}") };
-            self.events.publish(Kind::Addresses, Some(&self.name), Some(&member.id), detail);
-        }
-    }
-
-    // --- watching ---
-
-    /// The current index; when it is still `seen`, `wake` is kept for the next change.
-    pub(super) fn watch(&self, seen: u64, wake: &Wake) -> u64 {
-        self.state.with(|state| {
-            if state.index == seen && !state.closed && !state.watchers.iter().any(|other| other.is_same(wake)) {
-                state.watchers.push(wake.clone());
-            }
-            state.index
-        })
-    }
-
-    /// `wake` no longer wants to know.
-    pub(super) fn unwatch(&self, wake: &Wake) {
-        self.state.with(|state| state.watchers.retain(|other| !other.is_same(wake)));
-    }
-
-    /// Runs `change`; when it says that something visible changed, the index grows and watchers and waiting calls are woken.
-    fn change<R>(&self, change: impl FnOnce(&mut State) -> (R, bool)) -> R {
-        let (result, wakes) = self.state.with(|state| {
-            let (result, changed) = change(state);
-            let mut wakes = Vec::new();
-            if changed {
-                state.index = next_index(&self.indices);
-                wakes = std::mem::take(&mut state.watchers);
-                wakes.extend(state.queue.head());
-            }
-            (result, wakes)
-        });
-        for wake in wakes {
-            wake.wake();
-        }
-        result
-    }
-}
-
-fn next_index(indices: &AtomicU64) -> u64 {
-    indices.fetch_add(1, Ordering::Relaxed) + 1
-}
-
-/// What came of a registration.
-pub(super) enum Upsert {
-    New(Arc<Member>),
-    Again(Arc<Member>),
-    Full,
 }
 
 enum Pick {
@@ -456,7 +295,7 @@ enum Pick {
 
 impl State {
     /// Chooses an available instance, one that has not been tried if there is one, and takes a slot there.
-    fn pick(&mut self, tried: &[AttemptReport], now: Instant) -> Pick {
+    fn pick(&mut self, tried: Tried<'_>, now: Instant) -> Pick {
         let limit = self.policy.limits.instance_max_in_flight;
         let mut available = false;
         let mut gather = |candidates: &mut Vec<Candidate>, seats: &[Seat], skip_tried: bool| {
@@ -466,14 +305,14 @@ impl State {
                     continue;
                 }
                 available = true;
-                let was_tried = skip_tried && tried.iter().any(|attempt| Arc::ptr_eq(&attempt.member, &seat.member));
+                let was_tried = skip_tried && tried(&seat.member);
                 if !was_tried && !seat.is_full(limit) {
                     candidates.push(seat.candidate(at));
                 }
             }
         };
         gather(&mut self.candidates, &self.seats, true);
-        if self.candidates.is_empty() && !tried.is_empty() {
+        if self.candidates.is_empty() {
             gather(&mut self.candidates, &self.seats, false);
         }
         let Some(at) = self.policy.load_balancing.strategy.pick(&mut self.candidates) else {
@@ -564,27 +403,5 @@ impl State {
     /// Why each instance is or is not available.
     pub(super) fn availability(&self, now: Instant) -> impl Iterator<Item = (&Seat, Option<Unavailable>)> {
         self.seats.iter().map(move |seat| (seat, seat.unavailable(now)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::time::ManualClock;
-
-    #[test]
-    fn a_watch_that_ends_leaves_nothing_behind() {
-        let (events, policy) = (Events::new(Arc::new(ManualClock::default())), Arc::new(Policy::default()));
-        let name = ServiceName::new("s").expect("valid");
-        let cluster = Cluster::new(name, (policy, 0), Arc::new(events), Arc::default(), Instant::now());
-        let wakes = [Wake::Thread(std::thread::current()), Wake::Call(Arc::new(|| ()))];
-        for wake in &wakes {
-            for _ in 0..1000 {
-                assert_eq!(cluster.watch(1, wake), 1);
-            }
-        }
-        assert_eq!(cluster.look(|state| state.watchers.len()), 2, "waking once is enough");
-        wakes.iter().for_each(|wake| cluster.unwatch(wake));
-        assert_eq!(cluster.look(|state| state.watchers.len()), 0);
     }
 }

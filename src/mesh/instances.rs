@@ -1,0 +1,190 @@
+//! Registering instances, renewing and removing them, and what operators want of them. A change is acknowledged only after the store has it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::cluster::Cluster;
+use super::membership::Upsert;
+use super::ports::{Change, StoreError};
+use super::{Mesh, Newcomer};
+use crate::model::{AdminState, Host, InstanceId, Invalid, Limit, Registration, ServiceName, Weight};
+use crate::telemetry::events::Kind;
+
+/// How long a registration waits for its host name to resolve.
+const RESOLVE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why a change of the registry was refused.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RegistryError {
+    /// A value is not acceptable.
+    Invalid(Invalid),
+    /// The address is refused by policy; says why.
+    NotAllowed(String),
+    /// A limit is full.
+    Full(Limit),
+    /// No such service or instance.
+    NotFound,
+    /// The store could not keep the change; nothing was changed.
+    Unavailable(StoreError),
+}
+
+impl std::fmt::Display for RegistryError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Invalid(fault) => fault.fmt(f),
+            Self::NotAllowed(why) => f.write_str(why),
+            Self::Full(limit) => write!(f, "the limit {} is reached", limit.setting()),
+            Self::NotFound => f.write_str("no such instance is registered"),
+            Self::Unavailable(why) => write!(f, "the registry cannot keep the change: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for RegistryError {}
+
+impl From<Invalid> for RegistryError {
+    fn from(fault: Invalid) -> Self {
+        Self::Invalid(fault)
+    }
+}
+
+impl From<StoreError> for RegistryError {
+    fn from(why: StoreError) -> Self {
+        Self::Unavailable(why)
+    }
+}
+
+impl Mesh {
+    /// Registers an instance, or registers it again. Waits at most 2 s for its host name to resolve; one that does not resolve is accepted
+    /// and stays unavailable until it does.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; nothing was changed.
+    #[allow(clippy::needless_pass_by_value)] // A registration is made to be handed over.
+    pub fn register(&self, registration: Registration) -> Result<(), RegistryError> {
+        let inner = &self.inner;
+        let addresses = inner.resolver.resolve(&registration.host, RESOLVE_PATIENCE);
+        self.judge_all(&registration.host, &addresses, registration.port.get())?;
+        if let Some(target) = registration.health_check.as_ref().filter(|target| target.host != registration.host) {
+            self.judge_all(&target.host, &inner.resolver.resolve(&target.host, RESOLVE_PATIENCE), target.port.get())?;
+        } else if let Some(target) = &registration.health_check {
+            self.judge_all(&target.host, &addresses, target.port.get())?;
+        }
+        // Looked at again when it is added; but what is refused now need not be kept.
+        self.room_for(&registration)?;
+        inner.store.commit(&Change::Register(&registration))?;
+        let service = registration.service.clone();
+        let newcomer = if registration.healthy.is_some() { Newcomer::CheckLater } else { Newcomer::CheckNow };
+        let place = crate::model::authority(&registration.host, registration.port);
+        loop {
+            let now = inner.clock.now();
+            let cluster = inner.registry.find_or_make(&service, &inner.events, now).map_err(RegistryError::Full)?;
+            let member = match cluster.upsert(registration.clone(), &addresses, inner.max_instances, now) {
+                // The last instance went between finding the service and adding to it.
+                None => {
+                    inner.registry.forget(&cluster);
+                    continue;
+                }
+                Some(Upsert::Full) => return Err(RegistryError::Full(Limit::Instances)),
+                Some(Upsert::New(member)) => {
+                    inner.events.publish(Kind::Registered, Some(&service), Some(&member.id), format!("registered at {place}"));
+                    member
+                }
+                Some(Upsert::Again(member)) => {
+                    if !addresses.is_empty() {
+                        cluster.resolved(&member, &addresses);
+                    }
+                    member
+                }
+            };
+            if let Some(announce) = inner.newcomers.get() {
+                announce(&member, newcomer);
+            }
+            return Ok(());
+        }
+    }
+
+    /// Removes an instance. Calls it is answering finish.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`], or the store's refusal.
+    pub fn deregister(&self, service: &ServiceName, id: &InstanceId) -> Result<(), RegistryError> {
+        self.known(service, id)?;
+        self.inner.store.commit(&Change::Remove { service, id })?;
+        if self.remove(service, id, None, Kind::Deregistered, "deregistered") { Ok(()) } else { Err(RegistryError::NotFound) }
+    }
+
+    /// Renews the lease of an instance.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`]: register again.
+    pub fn heartbeat(&self, service: &ServiceName, id: &InstanceId) -> Result<(), RegistryError> {
+        let cluster = self.find(service)?;
+        if cluster.heartbeat(id, self.inner.clock.now()) { Ok(()) } else { Err(RegistryError::NotFound) }
+    }
+
+    /// Sets what an operator wants of an instance.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`], or the store's refusal.
+    pub fn set_state(&self, service: &ServiceName, id: &InstanceId, state: AdminState, reason: Option<&str>) -> Result<(), RegistryError> {
+        let cluster = self.known(service, id)?;
+        self.inner.store.commit(&Change::State { service, id, state, reason })?;
+        let news = cluster.set_state(id, state, reason.map(str::to_owned)).ok_or(RegistryError::NotFound)?;
+        if news {
+            let why = reason.map_or(String::new(), |reason| format!(": {}", crate::model::shown(reason)));
+            self.inner.events.publish(Kind::State, Some(service), Some(id), format!("state is now {}{why}", state.as_str()));
+        }
+        Ok(())
+    }
+
+    /// Sets an instance's share of the traffic, whatever it registers.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`], or the store's refusal.
+    pub fn set_weight(&self, service: &ServiceName, id: &InstanceId, weight: Weight) -> Result<(), RegistryError> {
+        let cluster = self.known(service, id)?;
+        self.inner.store.commit(&Change::Weight { service, id, weight })?;
+        if cluster.set_weight(id, weight).ok_or(RegistryError::NotFound)? {
+            self.inner.events.publish(Kind::Weight, Some(service), Some(id), format!("weight is now {}", weight.get()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove(&self, service: &ServiceName, id: &InstanceId, expired_at: Option<Instant>, kind: Kind, why: &str) -> bool {
+        let Some(cluster) = self.inner.registry.find(service.as_str()) else { return false };
+        let (went, closed) = cluster.remove(id, expired_at);
+        if went {
+            self.inner.events.publish(kind, Some(service), Some(id), why.to_owned());
+        }
+        if closed {
+            self.inner.registry.forget(&cluster);
+        }
+        went
+    }
+
+    fn find(&self, service: &ServiceName) -> Result<Arc<Cluster>, RegistryError> {
+        self.inner.registry.find(service.as_str()).ok_or(RegistryError::NotFound)
+    }
+
+    fn known(&self, service: &ServiceName, id: &InstanceId) -> Result<Arc<Cluster>, RegistryError> {
+        let cluster = self.find(service)?;
+        let known = cluster.look(|state| state.seats.iter().any(|seat| seat.member.id == *id));
+        if known { Ok(cluster) } else { Err(RegistryError::NotFound) }
+    }
+
+    fn room_for(&self, registration: &Registration) -> Result<(), RegistryError> {
+        let Some(cluster) = self.inner.registry.find(registration.service.as_str()) else {
+            return if self.inner.registry.is_full() { Err(RegistryError::Full(Limit::Services)) } else { Ok(()) };
+        };
+        let most = self.inner.max_instances;
+        let room = cluster.look(|state| state.seats.len() < most || state.seats.iter().any(|seat| seat.member.id == registration.id));
+        if room { Ok(()) } else { Err(RegistryError::Full(Limit::Instances)) }
+    }
+
+    fn judge_all(&self, host: &Host, addresses: &[IpAddr], port: u16) -> Result<(), RegistryError> {
+        let judge = self.inner.upstreams.read(Arc::clone);
+        addresses.iter().try_for_each(|ip| judge.judge(host, *ip, port)).map_err(RegistryError::NotAllowed)
+    }
+}

@@ -1,0 +1,97 @@
+//! Settings of the mesh and of its services, changed while it runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::ports::Change;
+use super::registry::Layers;
+use super::{Mesh, RegistryError};
+use crate::model::{Invalid, Limit, ServiceName};
+use crate::policy::{Policy, upstreams};
+use crate::telemetry::events::Kind;
+
+/// What of the configuration concerns the mesh itself.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Settings of every service that names none of its own, as JSON with every key optional.
+    pub defaults: Value,
+    /// Settings of single services.
+    pub services: BTreeMap<ServiceName, Value>,
+    /// Which addresses instances may have.
+    pub upstreams: upstreams::Config,
+    /// How many services there may be.
+    pub max_services: usize,
+    /// How many instances a service may have.
+    pub max_instances_per_service: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            defaults: Value::Null,
+            services: BTreeMap::new(),
+            upstreams: upstreams::Config::default(),
+            max_services: 1000,
+            max_instances_per_service: 1000,
+        }
+    }
+}
+
+impl Mesh {
+    /// The settings in force for a service, registered or not.
+    pub fn policy(&self, service: &ServiceName) -> Policy {
+        // Layers were checked when they were set; the defaults stand in for what cannot happen.
+        self.inner.registry.layers().policy(service).unwrap_or_default()
+    }
+
+    /// Merges `patch` (RFC 7396) into the settings of a service. Checked as a whole and applied at once to calls that begin from now on.
+    ///
+    /// # Errors
+    /// [`RegistryError::Invalid`] naming the bad key, or the store's refusal; nothing was changed.
+    pub fn patch_policy(&self, service: &ServiceName, patch: &Value) -> Result<(), RegistryError> {
+        let registry = &self.inner.registry;
+        let layers = registry.layers();
+        if !layers.put.contains_key(service) && layers.put.len() >= registry.max_services() {
+            return Err(RegistryError::Full(Limit::Services));
+        }
+        let mut patched = Layers::clone(&layers);
+        patched.patch(service, patch);
+        patched.policy(service)?;
+        self.inner.store.commit(&Change::Policy { service, patch: patched.put.get(service) })?;
+        registry.change_layers(|layers| layers.patch(service, patch))?;
+        self.inner.events.publish(Kind::Policy, Some(service), None, "policy changed".to_owned());
+        Ok(())
+    }
+
+    /// Takes back what [`Mesh::patch_policy`] set; the configuration applies again.
+    ///
+    /// # Errors
+    /// The store's refusal.
+    pub fn reset_policy(&self, service: &ServiceName) -> Result<(), RegistryError> {
+        let registry = &self.inner.registry;
+        if registry.layers().put.contains_key(service) {
+            self.inner.store.commit(&Change::Policy { service, patch: None })?;
+            registry.change_layers(|layers| {
+                layers.put.remove(service);
+            })?;
+            self.inner.events.publish(Kind::Policy, Some(service), None, "policy is the configured one again".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Takes over a new configuration; what was set through [`Mesh::patch_policy`] stays on top.
+    ///
+    /// # Errors
+    /// [`Invalid`]; nothing was changed.
+    pub fn reconfigure(&self, settings: Settings) -> Result<(), Invalid> {
+        self.inner.registry.change_layers(|layers| {
+            layers.defaults = settings.defaults;
+            layers.configured = settings.services;
+        })?;
+        self.inner.upstreams.update(|current| *current = Arc::new(settings.upstreams));
+        self.inner.events.publish(Kind::Config, None, None, "configuration reloaded".to_owned());
+        Ok(())
+    }
+}
