@@ -3,6 +3,7 @@
 //! If all idle workers waited for requests, each request would wake another one, even when all it can do is to put a call in line. So only a
 //! few do; one that begins something longer lets another take its place.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, Thread};
 
 use crate::model::sync::Locked;
@@ -10,33 +11,37 @@ use crate::model::sync::Locked;
 /// The workers of one listener.
 pub(super) struct Crew {
     most: usize,
-    /// Guarded: who receives and who stands by.
+    /// How many receive. Changed without the lock, so that workers that come and go do not wait for each other; looked at again under it
+    /// before one stands by, so that nobody stands by while nobody receives.
+    receiving: AtomicUsize,
+    /// Guarded: who stands by.
     state: Locked<State>,
 }
 
 #[derive(Default)]
 struct State {
-    receiving: usize,
     standing_by: Vec<Thread>,
     over: bool,
 }
 
 impl Crew {
-    /// A crew of which as many receive as the machine has cores, at least two.
+    /// A crew of which one more receives than the machine has cores, at least three: while one writes an answer, the client's next request
+    /// is taken by another, and that must not be the last.
     pub(super) fn new() -> Self {
         let cores = thread::available_parallelism().map_or(2, usize::from);
-        Self { most: cores.max(2), state: Locked::default() }
+        Self { most: cores.max(2) + 1, receiving: AtomicUsize::new(0), state: Locked::default() }
     }
 
     /// Blocks until the calling worker is to receive.
     pub(super) fn receive(&self) {
+        if self.take_a_place() {
+            return;
+        }
         let me = thread::current();
         let id = me.id();
         let now = self.state.with(|state| {
-            let now = state.over || state.receiving < self.most;
-            if now {
-                state.receiving += 1;
-            } else {
+            let now = state.over || self.take_a_place();
+            if !now {
                 state.standing_by.push(me);
             }
             now
@@ -47,13 +52,21 @@ impl Crew {
         }
     }
 
+    fn take_a_place(&self) -> bool {
+        let more = |receiving: usize| (receiving < self.most).then_some(receiving + 1);
+        self.receiving.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
+    }
+
     /// The calling worker receives no longer: it may be busy for a while. If nobody else receives, another takes over.
     pub(super) fn leave(&self) {
+        let fewer = |receiving: usize| Some(receiving.saturating_sub(1));
+        if self.receiving.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer) != Ok(1) {
+            return;
+        }
         let next = self.state.with(|state| {
-            state.receiving = state.receiving.saturating_sub(1);
-            let next = if state.receiving == 0 { state.standing_by.pop() } else { None };
-            state.receiving += usize::from(next.is_some());
-            next
+            state.standing_by.pop().inspect(|_| {
+                self.receiving.fetch_add(1, Ordering::SeqCst);
+            })
         });
         if let Some(next) = next {
             next.unpark();
@@ -64,7 +77,6 @@ impl Crew {
     pub(super) fn dismiss(&self) {
         let all = self.state.with(|state| {
             state.over = true;
-            state.receiving += state.standing_by.len();
             std::mem::take(&mut state.standing_by)
         });
         all.iter().for_each(Thread::unpark);
@@ -80,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_few_receive_and_one_that_leaves_last_is_replaced() {
-        let crew = Arc::new(Crew { most: 2, state: Locked::default() });
+        let crew = Arc::new(Crew { most: 2, receiving: AtomicUsize::new(0), state: Locked::default() });
         let (told, receiving) = mpsc::channel();
         let threads: Vec<_> = (0..4)
             .map(|n| {

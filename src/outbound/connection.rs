@@ -97,12 +97,14 @@ pub(super) struct Connection {
     reused: bool,
     /// A byte of the answer to the current request has come.
     answered: bool,
+    /// It has been put back into the pool since.
+    returned: bool,
 }
 
 impl Connection {
     fn new(stream: TcpStream) -> Self {
         let buffers = LazyBuffers::new(BUFFER, BUFFER);
-        Self { stream, buffers, read_timeout: None, write_timeout: None, reused: false, answered: false }
+        Self { stream, buffers, read_timeout: None, write_timeout: None, reused: false, answered: false, returned: false }
     }
 
     /// What it means that the connection is gone.
@@ -128,6 +130,7 @@ impl Transport for Connection {
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         if self.answered {
             self.answered = false;
+            self.returned = false;
             self.reused = true;
         }
         let end = SystemClock.now() + *timeout.after;
@@ -187,6 +190,11 @@ impl Transport for Connection {
     }
 
     fn is_open(&mut self) -> bool {
+        // ureq asks twice, before it puts a connection back and before it takes it out again; only the second answer can matter.
+        if self.answered && !self.returned {
+            self.returned = true;
+            return true;
+        }
         let mut byte = [0];
         // Nothing to read is what an idle connection should have; bytes or an end mean that it cannot be used again.
         matches!(rustix::net::recv(&self.stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT), Err(rustix::io::Errno::AGAIN))
