@@ -21,4 +21,5 @@ mod repeated;
 mod sent;
 mod services;
 mod stale;
+mod tls;
 mod workers;
