@@ -24,8 +24,8 @@ struct State<J> {
     taken: usize,
     by_service: HashMap<ServiceName, usize>,
     line: VecDeque<Waiting<J>>,
-    /// Somebody will look after the line when the next patience is over.
-    watched: bool,
+    /// When somebody will look after the line next.
+    watched: Option<Instant>,
 }
 
 struct Waiting<J> {
@@ -39,7 +39,7 @@ struct Waiting<J> {
 pub(super) enum Arrival<J> {
     /// Make the call; leave the seat afterwards.
     Seated(J),
-    /// Somebody will take it. `unwatched`: nobody looks after the line, which has just stopped being empty.
+    /// Somebody will take it. `unwatched`: nobody looks after the line in time for it.
     Waits { unwatched: bool },
     /// The line is full.
     Full(J),
@@ -48,7 +48,7 @@ pub(super) enum Arrival<J> {
 impl<J> Desk<J> {
     /// `seats` workers may be in calls, `places` calls may wait.
     pub(super) fn new(seats: usize, places: usize) -> Self {
-        let state = State { taken: 0, by_service: HashMap::new(), line: VecDeque::new(), watched: false };
+        let state = State { taken: 0, by_service: HashMap::new(), line: VecDeque::new(), watched: None };
         Self { seats, share: (seats / 2).max(1), places, state: Locked::new(state) }
     }
 
@@ -62,7 +62,11 @@ impl<J> Desk<J> {
                 return Arrival::Full(job);
             }
             state.line.push_back(Waiting { service: service.clone(), until, job });
-            Arrival::Waits { unwatched: !std::mem::replace(&mut state.watched, true) }
+            let unwatched = state.watched.is_none_or(|at| until < at);
+            if unwatched {
+                state.watched = Some(until);
+            }
+            Arrival::Waits { unwatched }
         })
     }
 
@@ -89,8 +93,8 @@ impl<J> Desk<J> {
                     at += 1;
                 }
             }
-            state.watched = !state.line.is_empty();
-            (expired, state.line.iter().map(|waiting| waiting.until).min())
+            state.watched = state.line.iter().map(|waiting| waiting.until).min();
+            (expired, state.watched)
         })
     }
 }
@@ -159,5 +163,18 @@ mod tests {
         assert_eq!(desk.leave(&one), Some((one.clone(), 2)));
         assert_eq!(desk.leave(&one), None);
         assert_eq!(desk.arrive(&one, now, 4), Arrival::Seated(4));
+    }
+
+    #[test]
+    fn a_call_with_less_patience_than_those_before_it_is_looked_after_in_time() {
+        let (desk, now) = (Desk::new(1, 10), Instant::now());
+        let one = service("one");
+        let ms = Duration::from_millis;
+        assert_eq!(desk.arrive(&one, now, 0), Arrival::Seated(0));
+        assert_eq!(desk.arrive(&one, now + ms(1000), 1), Arrival::Waits { unwatched: true });
+        assert_eq!(desk.arrive(&one, now + ms(1001), 2), Arrival::Waits { unwatched: false });
+        assert_eq!(desk.arrive(&one, now + ms(100), 3), Arrival::Waits { unwatched: true });
+        assert_eq!(desk.expire(now), (vec![], Some(now + ms(100))));
+        assert_eq!(desk.expire(now + ms(100)), (vec![3], Some(now + ms(1000))));
     }
 }

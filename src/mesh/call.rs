@@ -129,6 +129,7 @@ pub struct CallMachine {
     /// Every attempt so far was certainly not processed.
     not_sent: bool,
     hurried: bool,
+    counted: bool,
     /// What the last attempt came to: the cause of the call's failure if there is no further one, and what that says of the service.
     last: Option<(Cause, Outcome)>,
 }
@@ -180,6 +181,7 @@ impl CallMachine {
             budget_exhausted: false,
             not_sent: true,
             hurried: false,
+            counted: false,
             last: None,
             cluster,
             policy,
@@ -462,9 +464,12 @@ impl CallMachine {
     fn end(&mut self, result: Result<(), Cause>, now: Instant) -> End {
         self.admission = None;
         let took = now.saturating_duration_since(self.start);
-        match &result {
-            Ok(()) => self.cluster.counters.delivered(took),
-            Err(cause) => self.cluster.counters.failed(cause, took),
+        // A driver that steps on after the end learns nothing new, and nothing is counted again.
+        if !std::mem::replace(&mut self.counted, true) {
+            match &result {
+                Ok(()) => self.cluster.counters.delivered(took),
+                Err(cause) => self.cluster.counters.failed(cause, took),
+            }
         }
         let attempts = std::mem::take(&mut self.attempts);
         let result = result.map_err(|cause| CallError {
