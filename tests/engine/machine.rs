@@ -260,3 +260,18 @@ fn an_unknown_service_has_no_machine() {
     let world = World::new();
     assert!(world.mesh.start(&get(), RequestId::from_roll(1, 2), Mode::Stream, Alarm::default().wake(), world.now()).is_none());
 }
+
+#[test]
+fn a_driver_that_steps_on_after_the_end_has_nothing_counted_twice() {
+    let world = world();
+    let mut machine = streamed(&world);
+    sends(&mut machine, &world);
+    assert_eq!(head(&mut machine, &world, 200), Verdict::Deliver);
+    machine.body_end(Ok(()), world.now(), 0);
+    assert_eq!(is_done(&mut machine, &world), Ok(()));
+    for _ in 0..3 {
+        assert!(is_done(&mut machine, &world).is_err(), "there is no second answer");
+    }
+    let service = &world.mesh.metrics().services["users"];
+    assert_eq!((service.requests, service.successes, service.failures), (1, 1, 0));
+}
