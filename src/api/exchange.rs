@@ -54,6 +54,10 @@ impl Exchange {
         }
     }
 
+    pub(super) const fn id(&self) -> &RequestId {
+        &self.id
+    }
+
     /// Whether reading the body may take as long as the client likes; tiny_http has read short ones already.
     pub(super) fn is_to_be_waited_for(&self) -> bool {
         const READ_ALREADY: usize = 1024;

@@ -95,7 +95,8 @@ impl Waiting {
     /// Answers the call that it cannot be made now.
     fn refuse(self, mesh: &Mesh, cause: Cause) {
         let Self { exchange, call, start, .. } = self;
-        let error = mesh.refuse(&call, cause, start);
+        let id = exchange.id().clone();
+        let error = mesh.refuse(&call.service, cause, id, start);
         exchange.answer(&ApiError::Call(Box::new(error)).into());
     }
 }
@@ -273,7 +274,7 @@ fn attend(shared: &Arc<Shared>, http: tiny_http::Request, crew: &Crew) -> Attend
     match answered {
         Ok(Ok(call)) => {
             drop(request);
-            let (patience, over) = shared.api.mesh.queue_patience(&call);
+            let (patience, over) = shared.api.mesh.queue_patience(&call.service, call.timeout);
             let service = call.service.clone();
             match shared.desk.arrive(&service, start + patience, Waiting { exchange, call, start, over }) {
                 Arrival::Seated(waiting) => {

@@ -14,16 +14,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Running;
 use super::cluster::{Admission, Cluster, Entry, InFlight};
 use super::member::Member;
 use super::queue::{Ticket, Wake};
-use crate::model::{Call, CallError, Cause, ConnectFailure, Failure, Headers, Limit, Method, RequestId, ServiceName};
+pub use super::report::{AttemptReport, Attempts, End, Report};
+use crate::model::{Call, CallError, Cause, ConnectFailure, Failure, Fields, Limit, Method, RequestId, ServiceName};
 use crate::policy::Policy;
 use crate::policy::classify::{Again, Event, Meaning, Outcome, classify};
 use crate::policy::retry::Budget;
 use crate::policy::timeout::{Deadline, FLOOR};
 
 /// What to do next.
+#[allow(clippy::large_enum_variant)] // Made once per step and taken apart at once; a box would cost each call an allocation.
 pub enum Step {
     /// Send the request to this instance, now; then report `head` or `failed`.
     Send(Attempt),
@@ -38,7 +41,7 @@ pub enum Step {
         until: Instant,
     },
     /// The call is over: deliver the answer that was collected or streamed, or this error.
-    Done(Box<End>),
+    Done(End),
 }
 
 /// One request to send.
@@ -78,31 +81,44 @@ pub enum Mode {
     Stream,
 }
 
-/// How a call ended.
-pub struct End {
-    /// `Ok`: deliver the answer.
-    pub result: Result<(), CallError>,
-    /// What there is to count and to log.
-    pub report: Report,
+/// What the machine needs to know of a call; the request itself is its driver's.
+#[derive(Clone, Debug)]
+pub struct CallMeta<'a> {
+    /// The service to call.
+    pub service: &'a ServiceName,
+    /// The method, for the sentence about a retry that was left out.
+    pub method: Method,
+    /// Repeating the request is harmless.
+    pub idempotent: bool,
+    /// As [`Call::timeout`].
+    pub timeout: Option<Duration>,
+    /// As [`Call::max_retries`].
+    pub max_retries: Option<u32>,
+    /// As [`Call::hops`].
+    pub hops: u32,
+    /// As [`Call::is_retry`].
+    pub is_retry: bool,
+    /// The id of the call.
+    pub request_id: RequestId,
+    /// How its answer is handed on.
+    pub mode: Mode,
 }
 
-/// A call in retrospect.
-pub struct Report {
-    /// The attempts in order.
-    pub attempts: Vec<AttemptReport>,
-    /// From start to end.
-    pub took: Duration,
-}
-
-/// An attempt in retrospect.
-#[derive(Clone)]
-pub struct AttemptReport {
-    /// Which instance.
-    pub member: Arc<Member>,
-    /// From sending to the end.
-    pub took: Duration,
-    /// The status of the answer, if one came.
-    pub status: Option<u16>,
+impl<'a> CallMeta<'a> {
+    /// Of a call whose answer is collected.
+    pub fn of(call: &'a Call, request_id: RequestId) -> Self {
+        Self {
+            service: &call.service,
+            method: call.method,
+            idempotent: call.is_idempotent(),
+            timeout: call.timeout,
+            max_retries: call.max_retries,
+            hops: call.hops,
+            is_retry: call.is_retry,
+            request_id,
+            mode: Mode::Collect,
+        }
+    }
 }
 
 /// The machine.
@@ -111,7 +127,8 @@ pub struct CallMachine {
     policy: Arc<Policy>,
     mode: Mode,
     wake: Wake,
-    service: ServiceName,
+    /// Counts the call as running.
+    running: Running,
     method: Method,
     request_id: RequestId,
     idempotent: bool,
@@ -121,8 +138,10 @@ pub struct CallMachine {
     state: State,
     admission: Option<Admission>,
     /// The attempts so far, the one under way included.
-    attempts: Vec<AttemptReport>,
+    attempts: Attempts,
     retries: u32,
+    /// The request can be sent again: no part of its body is gone.
+    replayable: bool,
     stale_retry_used: bool,
     retry_skipped: bool,
     budget_exhausted: bool,
@@ -158,24 +177,25 @@ struct Flight {
 
 impl CallMachine {
     /// A new call. It does nothing before the first [`step`](Self::step).
-    pub(super) fn start(cluster: Arc<Cluster>, call: &Call, request_id: RequestId, mode: Mode, wake: Wake, now: Instant) -> Self {
+    pub(super) fn start(cluster: Arc<Cluster>, meta: CallMeta<'_>, running: Running, wake: Wake, now: Instant) -> Self {
         let policy = cluster.policy();
         let retry = &policy.retry;
-        let max_retries = if call.is_retry || !Budget::is_possible(retry) { 0 } else { retry.max_retries };
+        let max_retries = if meta.is_retry || !Budget::is_possible(retry) { 0 } else { retry.max_retries };
         Self {
-            mode,
+            mode: meta.mode,
             wake,
-            service: call.service.clone(),
-            method: call.method,
-            request_id,
-            idempotent: call.is_idempotent() || retry.non_idempotent,
-            max_retries: call.max_retries.map_or(max_retries, |most| most.min(max_retries)),
+            running,
+            method: meta.method,
+            idempotent: meta.idempotent || retry.non_idempotent,
+            max_retries: meta.max_retries.map_or(max_retries, |most| most.min(max_retries)),
+            request_id: meta.request_id,
             start: now,
-            deadline: Deadline::new(&policy.timeouts, call.timeout, now),
+            deadline: Deadline::new(&policy.timeouts, meta.timeout, now),
             state: State::Entering(None),
             admission: None,
-            attempts: Vec::with_capacity(1),
+            attempts: Attempts::default(),
             retries: 0,
+            replayable: true,
             stale_retry_used: false,
             retry_skipped: false,
             budget_exhausted: false,
@@ -207,7 +227,7 @@ impl CallMachine {
                     return Step::Wait { until };
                 }
                 State::Waiting(_) => self.state = State::Again(None),
-                State::Ended(result) => return Step::Done(Box::new(self.end(result, now))),
+                State::Ended(result) => return Step::Done(self.end(result, now)),
                 // Stepping while an attempt is under way means that the driver has given it up; so it has after the end.
                 State::Sent(_) | State::Answered(..) | State::Over => self.state = State::Ended(Err(Cause::Reset)),
             }
@@ -215,7 +235,7 @@ impl CallMachine {
     }
 
     /// The head of the answer has come.
-    pub fn head(&mut self, status: u16, headers: &Headers, now: Instant, roll: u64) -> Verdict {
+    pub fn head(&mut self, status: u16, headers: &dyn Fields, now: Instant, roll: u64) -> Verdict {
         let Some(flight) = self.sent() else { return Verdict::Discard };
         self.not_sent = false;
         let meaning = classify(&Event::Answer(status, headers), &self.policy.retry, flight.cut_short_by_caller);
@@ -254,6 +274,26 @@ impl CallMachine {
         if let Some(flight) = self.sent() {
             self.attempt_failed(flight, failure, None, true, now, roll);
         }
+    }
+
+    /// Part of the request's body is gone, so that it cannot be sent again from now on.
+    pub const fn body_is_gone(&mut self) {
+        self.replayable = false;
+    }
+
+    /// The service that is called.
+    pub fn service(&self) -> &ServiceName {
+        &self.cluster.name
+    }
+
+    /// The id of the call.
+    pub const fn request_id(&self) -> &RequestId {
+        &self.request_id
+    }
+
+    /// The settings it goes by.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// The mesh is shutting down: waits between attempts are skipped from now on.
@@ -332,7 +372,7 @@ impl CallMachine {
         let connect_cut_short_by_caller = cut_short_by_caller && timeout < timeouts.connect_ms.duration();
         let attempt = Attempt {
             member: Arc::clone(&slot.member),
-            number: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX).saturating_add(1),
+            number: self.attempts.count().saturating_add(1),
             connect: timeouts.connect_ms.duration().min(timeout),
             timeout,
             left: self.deadline.left(now),
@@ -372,14 +412,14 @@ impl CallMachine {
 
     /// When to try again because a kept-alive connection had been closed: at once, without asking the budget, once per call.
     fn free_retry(&mut self, meaning: &Meaning, now: Instant) -> Option<Instant> {
-        let allowed = self.is_allowed(meaning) && self.deadline.left(now) >= FLOOR;
+        let allowed = self.replayable && self.is_allowed(meaning) && self.deadline.left(now) >= FLOOR;
         allowed.then_some(now)
     }
 
     /// When to try again, if at all. `connect`: no connection could be made.
     fn retry_at(&mut self, meaning: &Meaning, connect: bool, now: Instant, roll: u64) -> Option<Instant> {
         let trial = self.admission.as_ref().is_some_and(Admission::is_trial);
-        if meaning.again == Again::Never || trial || self.retries >= self.max_retries || !self.is_allowed(meaning) {
+        if meaning.again == Again::Never || !self.replayable || trial || self.retries >= self.max_retries || !self.is_allowed(meaning) {
             return None;
         }
         let outlook = self.cluster.outlook(&self.tried(), now);
@@ -466,6 +506,7 @@ impl CallMachine {
         let took = now.saturating_duration_since(self.start);
         // A driver that steps on after the end learns nothing new, and nothing is counted again.
         if !std::mem::replace(&mut self.counted, true) {
+            self.running.count(result.is_ok(), took);
             match &result {
                 Ok(()) => self.cluster.counters.delivered(took),
                 Err(cause) => self.cluster.counters.failed(cause, took),
@@ -473,8 +514,8 @@ impl CallMachine {
         }
         let attempts = std::mem::take(&mut self.attempts);
         let result = result.map_err(|cause| CallError {
-            service: self.service.clone(),
-            attempts: u32::try_from(attempts.len()).unwrap_or(u32::MAX),
+            service: self.cluster.name.clone(),
+            attempts: attempts.count(),
             instance: attempts.last().map(|attempt| attempt.member.id.clone()),
             request_id: self.request_id.clone(),
             retry_skipped: self.retry_skipped.then_some(self.method),

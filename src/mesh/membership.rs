@@ -195,7 +195,7 @@ mod tests {
         let (events, policy) = (Events::new(Arc::new(ManualClock::default())), Arc::new(Policy::default()));
         let name = ServiceName::new("s").expect("valid");
         let cluster = Cluster::new(name, (policy, 0), Arc::new(events), Arc::default(), Instant::now());
-        let wakes = [Wake::Thread(std::thread::current()), Wake::Call(Arc::new(|| ()))];
+        let wakes = [Wake::Thread(std::thread::current()), Wake::Call(Arc::new(|_| ()), 0)];
         for wake in &wakes {
             for _ in 0..1000 {
                 assert_eq!(cluster.watch(1, wake), 1);

@@ -13,6 +13,7 @@ mod membership;
 pub mod ports;
 mod queue;
 mod registry;
+mod report;
 mod seat;
 mod settings;
 pub mod view;
@@ -29,17 +30,19 @@ pub use member::Member;
 pub use queue::Wake;
 pub use settings::Settings;
 
-use call::{CallMachine, Mode};
+use call::{CallMachine, CallMeta};
 use ports::{Resolver, Store, Transport};
 use registry::{Layers, Registry};
 
 use crate::model::sync::{Locked, Published};
 use crate::model::time::{Clock, Dice};
-use crate::model::{Call, Cause, Invalid, Limit, RequestId};
+use crate::model::{CallError, Cause, Invalid, Limit, ServiceName};
 use crate::policy::upstreams;
 use crate::telemetry::counters::MeshCounters;
 use crate::telemetry::events::{Events, Kind, Page};
 
+/// Through how many meshes a call may pass.
+const MAX_HOPS: u32 = 8;
 /// The longest a shutdown waits, however long it may.
 const LONGEST_SHUTDOWN: Duration = Duration::from_secs(24 * 3600);
 
@@ -152,26 +155,38 @@ impl Mesh {
 
     // --- calls ---
 
-    /// Begins a call of a registered service; `None` when there is no such service.
-    pub fn start(&self, call: &Call, request_id: RequestId, mode: Mode, wake: Wake, start: Instant) -> Option<CallMachine> {
-        let cluster = self.inner.registry.find(call.service.as_str())?;
-        Some(CallMachine::start(cluster, call, request_id, mode, wake, start))
+    /// Begins a call that came in at `start`.
+    ///
+    /// # Errors
+    /// [`CallError`] when it cannot even be begun: no such service, too many hops, the mesh is shutting down. It has been counted.
+    pub fn start(&self, meta: CallMeta<'_>, wake: Wake, start: Instant) -> Result<CallMachine, Box<CallError>> {
+        let running = self.begin_call();
+        let cause = if meta.hops >= MAX_HOPS {
+            Cause::LoopDetected
+        } else if self.is_stopping() {
+            Cause::Draining
+        } else {
+            match self.inner.registry.find(meta.service.as_str()) {
+                Some(cluster) => return Ok(CallMachine::start(cluster, meta, running, wake, start)),
+                None => Cause::UnknownService,
+            }
+        };
+        Err(Box::new(self.refuse(meta.service, cause, meta.request_id, start)))
     }
 
     /// How long a call may wait for its turn before it is begun, wherever it waits, and what has gone wrong when that is over.
-    pub fn queue_patience(&self, call: &Call) -> (Duration, Cause) {
-        let Some(cluster) = self.inner.registry.find(call.service.as_str()) else { return (Duration::ZERO, Cause::UnknownService) };
+    pub fn queue_patience(&self, service: &ServiceName, timeout: Option<Duration>) -> (Duration, Cause) {
+        let Some(cluster) = self.inner.registry.find(service.as_str()) else { return (Duration::ZERO, Cause::UnknownService) };
         let policy = cluster.policy();
         let (patience, total) = (policy.limits.queue_timeout_ms.duration(), policy.timeouts.total_ms.duration());
-        let deadline = call.timeout.map_or(total, |limit| limit.min(total));
+        let deadline = timeout.map_or(total, |limit| limit.min(total));
         if deadline < patience { (deadline, Cause::DeadlineExceeded) } else { (patience, Cause::Overloaded(Limit::QueueTimeout)) }
     }
 
-    /// Counts a call as running until the answer is dropped; `None` once the mesh is shutting down.
-    fn begin_call(&self) -> Option<Running<'_>> {
+    /// Counts a call as running until the answer is dropped.
+    fn begin_call(&self) -> Running {
         self.inner.running.fetch_add(1, Ordering::SeqCst);
-        let running = Running(&self.inner);
-        (!self.is_stopping()).then_some(running)
+        Running(Arc::clone(&self.inner))
     }
 
     /// Whether the mesh is shutting down.
@@ -212,9 +227,16 @@ impl Mesh {
 }
 
 /// A running call; the last one to end wakes whoever waits for that.
-struct Running<'a>(&'a Inner);
+pub(crate) struct Running(Arc<Inner>);
 
-impl Drop for Running<'_> {
+impl Running {
+    /// Counts the call, which has ended.
+    fn count(&self, delivered: bool, took: Duration) {
+        self.0.counters.call(delivered, took);
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
         let last = self.0.running.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && self.0.stopping.load(Ordering::SeqCst) {

@@ -9,15 +9,15 @@ use std::thread::Thread;
 pub enum Wake {
     /// Unparks a thread: the blocking driver.
     Thread(Thread),
-    /// Runs a function, which must be quick and must not call the mesh: an event loop.
-    Call(Arc<dyn Fn() + Send + Sync>),
+    /// Calls a function with this number, which must be quick and must not call the mesh: an event loop, and which of its calls.
+    Call(Arc<dyn Fn(u64) + Send + Sync>, u64),
 }
 
 impl Wake {
     pub(super) fn wake(&self) {
         match self {
             Self::Thread(thread) => thread.unpark(),
-            Self::Call(function) => function(),
+            Self::Call(function, number) => function(*number),
         }
     }
 
@@ -25,7 +25,7 @@ impl Wake {
     pub(super) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Thread(one), Self::Thread(other)) => one.id() == other.id(),
-            (Self::Call(one), Self::Call(other)) => Arc::ptr_eq(one, other),
+            (Self::Call(one, number), Self::Call(other, same)) => number == same && Arc::ptr_eq(one, other),
             _ => false,
         }
     }

@@ -24,6 +24,18 @@ const HOP_BY_HOP: [&str; 9] = [
 /// Fields only the mesh may set on a request to an instance.
 const OURS: [&str; 6] = ["host", "content-length", "expect", "x-request-id", "x-service-mesh", "x-request-timeout-ms"];
 
+/// Header fields that can be looked up, however they are kept.
+pub trait Fields {
+    /// The first value of `name`, when it is text.
+    fn first(&self, name: &str) -> Option<&str>;
+}
+
+impl Fields for Headers {
+    fn first(&self, name: &str) -> Option<&str> {
+        Self::first(self, name)
+    }
+}
+
 /// An ordered list of header fields; names compare without case, duplicates are kept.
 ///
 /// All names lie in one buffer and all values in another, so that a list costs three allocations, not two for each field.

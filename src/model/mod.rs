@@ -19,7 +19,7 @@ pub use endpoint::Endpoint;
 pub use error::{CallError, Cause, ConnectFailure, Failure, Invalid, Limit, Reason};
 #[cfg(feature = "server")]
 pub(crate) use headers::push_decimal;
-pub use headers::{Headers, TRACE_CONTEXT};
+pub use headers::{Fields, Headers, TRACE_CONTEXT};
 pub(crate) use instance::authority;
 pub use instance::{AdminState, HealthTarget, Host, Registration, Scheme, Weight};
 pub use name::{InstanceId, ServiceName};

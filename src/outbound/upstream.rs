@@ -273,6 +273,8 @@ const fn http_method(method: Method) -> ureq::http::Method {
         Method::Patch => ureq::http::Method::PATCH,
         Method::Delete => ureq::http::Method::DELETE,
         Method::Options => ureq::http::Method::OPTIONS,
+        // A call cannot name it.
+        Method::Other => ureq::http::Method::TRACE,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::retry::{Config, RetryOn};
-use crate::model::{ConnectFailure, Failure, Headers};
+use crate::model::{ConnectFailure, Failure, Fields};
 
 /// What something says about the health of whoever it is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,10 +28,10 @@ pub enum Again {
 }
 
 /// How an attempt ended.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Event<'a> {
     /// An answer came: its status and header fields.
-    Answer(u16, &'a Headers),
+    Answer(u16, &'a dyn Fields),
     /// No (whole) answer came.
     Failed(&'a Failure),
 }
@@ -67,7 +67,7 @@ pub fn classify(event: &Event<'_>, config: &Config, cut_short: bool) -> Meaning 
                 501 | 505 => said(Outcome::Success, Outcome::Success, Again::Never, true),
                 503 => {
                     // A 503 means "not now"; but one that another mesh made may hide an attempt that was processed.
-                    let may_hide = headers.contains("x-mesh-reason") && headers.first("x-mesh-not-sent") != Some("true");
+                    let may_hide = headers.first("x-mesh-reason").is_some() && headers.first("x-mesh-not-sent") != Some("true");
                     let again = retried(on, if may_hide { Again::IfIdempotent } else { Again::Always });
                     Meaning { retry_after: retry_after(), ..said(Outcome::Failure, Outcome::Failure, again, false) }
                 }
@@ -93,6 +93,7 @@ pub fn classify(event: &Event<'_>, config: &Config, cut_short: bool) -> Meaning 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Headers;
 
     fn answer(status: u16, fields: &[(&str, &str)]) -> Meaning {
         let mut headers = Headers::new();
