@@ -91,6 +91,18 @@ pub enum ApiError {
     WrongMethod(Vec<&'static str>),
     /// The body is larger than this.
     TooLarge(usize),
+    /// Not acceptable HTTP; says why.
+    Malformed(&'static str),
+    /// The head is too large.
+    HeadTooLarge,
+    /// The target is too long.
+    TargetTooLong,
+    /// Another version of HTTP.
+    Version,
+    /// What did not come in time.
+    Late(&'static str),
+    /// Something the mesh does not do.
+    Unsupported(&'static str),
     /// Refused as a browser's.
     Forbidden(&'static str),
     /// A limit is full.
@@ -117,7 +129,12 @@ impl ApiError {
     /// The word, and with it the status.
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::Bad(_) | Self::Registry(RegistryError::Invalid(_)) => Reason::BadRequest,
+            Self::Bad(_) | Self::Malformed(_) | Self::Registry(RegistryError::Invalid(_)) => Reason::BadRequest,
+            Self::HeadTooLarge => Reason::HeadersTooLarge,
+            Self::TargetTooLong => Reason::UriTooLong,
+            Self::Version => Reason::VersionNotSupported,
+            Self::Late(_) => Reason::RequestTimeout,
+            Self::Unsupported(_) => Reason::NotImplemented,
             Self::Registry(RegistryError::NotAllowed(_)) => Reason::UpstreamNotAllowed,
             Self::Registry(RegistryError::NotFound) | Self::NoSuchService(_) => Reason::NotFound,
             Self::Registry(RegistryError::Unavailable(_)) => Reason::RegistryUnavailable,
@@ -139,7 +156,12 @@ impl ApiError {
             Self::NoSuchService(name) => format!("no such service is registered: {}", crate::model::shown(name)),
             Self::WrongMethod(allowed) => format!("use {}", allowed.join(", ")),
             Self::TooLarge(limit) => format!("the body is larger than {limit} bytes"),
-            Self::Forbidden(why) => (*why).to_owned(),
+            Self::Malformed(why) => format!("not acceptable as HTTP/1.1: {why}"),
+            Self::HeadTooLarge => "the head of the request is too large, or has more than 100 fields".to_owned(),
+            Self::TargetTooLong => "the path and query of the request are too long".to_owned(),
+            Self::Version => "only HTTP/1.1 and HTTP/1.0 are spoken here".to_owned(),
+            Self::Late(what) => format!("{what} did not come in time"),
+            Self::Unsupported(why) | Self::Forbidden(why) => (*why).to_owned(),
             Self::Full(limit) => format!("the limit {} is reached", limit.setting()),
             Self::Draining => "the mesh is shutting down".to_owned(),
             Self::Internal(_) => "a fault in the mesh; its log says more".to_owned(),
@@ -187,6 +209,12 @@ impl From<ApiError> for Answer {
             ApiError::Registry(RegistryError::NotAllowed(_) | RegistryError::NotFound)
             | ApiError::NoSuchService(_)
             | ApiError::TooLarge(_)
+            | ApiError::Malformed(_)
+            | ApiError::HeadTooLarge
+            | ApiError::TargetTooLong
+            | ApiError::Version
+            | ApiError::Late(_)
+            | ApiError::Unsupported(_)
             | ApiError::Forbidden(_)
             | ApiError::Internal(_) => {}
         }

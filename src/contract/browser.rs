@@ -42,7 +42,8 @@ mod tests {
             headers.push(name, value);
         }
         let (method, target) = ("POST".into(), "/register".to_owned());
-        judge(&Request { method, target, headers, body: Vec::new(), peer: None, id: RequestId::from_roll(0, 0) }, loopback).is_ok()
+        let waited = std::time::Duration::ZERO;
+        judge(&Request { method, target, headers, body: Vec::new(), peer: None, id: RequestId::from_roll(0, 0), waited }, loopback).is_ok()
     }
 
     #[test]

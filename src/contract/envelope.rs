@@ -165,7 +165,8 @@ mod tests {
             fields.push(name, value);
         }
         let (method, target) = ("POST".into(), "/invoke".to_owned());
-        Request { method, target, headers: fields, body: body.as_bytes().to_vec(), peer: None, id: RequestId::from_roll(1, 2) }
+        let body = body.as_bytes().to_vec();
+        Request { method, target, headers: fields, body, peer: None, id: RequestId::from_roll(1, 2), waited: Duration::ZERO }
     }
 
     #[test]

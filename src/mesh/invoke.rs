@@ -12,7 +12,7 @@ use crate::model::time::whole_ms;
 use crate::model::{Call, CallError, Cause, Failure, Headers, Reply, RequestId, ServiceName};
 
 /// The largest answer that is collected, in bytes.
-const MAX_ANSWER: usize = 10 * 1024 * 1024;
+pub(crate) const MAX_ANSWER: usize = 10 * 1024 * 1024;
 /// How much of an unwanted answer is read so that its connection can be used again.
 const DRAIN: usize = 64 * 1024;
 
@@ -146,7 +146,7 @@ fn announced(headers: &Headers) -> usize {
 }
 
 /// The header fields of an attempt. All but its number and the time that is left are the same on every attempt.
-fn upstream_headers(call: &Call, request_id: &RequestId, attempt: &Attempt) -> Headers {
+pub(crate) fn upstream_headers(call: &Call, request_id: &RequestId, attempt: &Attempt) -> Headers {
     let mut headers = call.headers.for_upstream();
     if call.body.is_some() && !headers.contains("content-type") {
         headers.push("content-type", "application/json");

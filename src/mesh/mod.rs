@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
 pub use instances::RegistryError;
+#[cfg(feature = "server")]
+pub(crate) use invoke::{MAX_ANSWER, upstream_headers};
 pub use member::Member;
 pub use queue::Wake;
 pub use settings::Settings;
@@ -142,14 +144,25 @@ impl Mesh {
     /// `None` when there is no such service.
     pub fn watch(&self, service: &str, seen: u64, until: Instant) -> Option<u64> {
         loop {
-            let cluster = self.inner.registry.find(service)?;
             let wake = Wake::Thread(thread::current());
-            let index = cluster.watch(seen, &wake);
+            let index = self.watch_with(service, seen, &wake)?;
             if index != seen || self.inner.clock.now() >= until || self.inner.hurried.load(Ordering::SeqCst) {
-                cluster.unwatch(&wake);
+                self.unwatch(service, &wake);
                 return Some(index);
             }
             self.pause(until);
+        }
+    }
+
+    /// The current index of a service; while it is `seen`, `wake` is used with its next change.
+    pub(crate) fn watch_with(&self, service: &str, seen: u64, wake: &Wake) -> Option<u64> {
+        self.inner.registry.find(service).map(|cluster| cluster.watch(seen, wake))
+    }
+
+    /// `wake` is not to be used any more.
+    pub(crate) fn unwatch(&self, service: &str, wake: &Wake) {
+        if let Some(cluster) = self.inner.registry.find(service) {
+            cluster.unwatch(wake);
         }
     }
 

@@ -97,10 +97,12 @@ pub enum Limit {
     Queue,
     /// `limits.queueTimeoutMs`: a call waited as long as it may.
     QueueTimeout,
-    /// `queue`: calls waiting for a worker of the API server.
+    /// `queue`: requests waiting for a worker of the API server.
     Workers,
     /// Long polls waiting for a change.
     Watchers,
+    /// `maxBufferedBytes`: requests and answers held in memory.
+    Buffers,
     /// `maxServices`.
     Services,
     /// `maxInstancesPerService`.
@@ -115,6 +117,7 @@ impl Limit {
             Self::QueueTimeout => "queueTimeoutMs",
             Self::Workers => "queue",
             Self::Watchers => "maxWatchers",
+            Self::Buffers => "maxBufferedBytes",
             Self::Services => "maxServices",
             Self::Instances => "maxInstancesPerService",
         }
@@ -291,6 +294,16 @@ reasons! {
     MethodNotAllowed = "method_not_allowed", 405;
     /// The body is larger than allowed.
     PayloadTooLarge = "payload_too_large", 413;
+    /// The head of the request is larger than allowed.
+    HeadersTooLarge = "headers_too_large", 431;
+    /// The path and query are longer than allowed.
+    UriTooLong = "uri_too_long", 414;
+    /// The request did not come in time.
+    RequestTimeout = "request_timeout", 408;
+    /// A version of HTTP that is not spoken here.
+    VersionNotSupported = "version_not_supported", 505;
+    /// Something the mesh does not do, such as an upgrade to anything but a WebSocket.
+    NotImplemented = "not_implemented", 501;
     /// No such service is registered.
     UnknownService = "unknown_service", 503;
     /// Registered, but no instance is available.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use weft::Mesh;
-use weft::api::Config;
+use weft::server::Config;
 
 use crate::house::House;
 use crate::support::PATIENCE;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use weft::api::{Address, Config};
+use weft::server::{Address, Config};
 use weft::{Builder, Mesh, Server};
 
 use crate::support::client::{self, Answer, Client};

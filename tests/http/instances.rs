@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use weft::Mesh;
-use weft::api::Config;
+use weft::server::Config;
 
 use crate::house::House;
 use crate::support::upstream::{Act, Upstream, answer, ok};

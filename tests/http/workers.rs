@@ -10,11 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use weft::api::{Address, Config};
 use weft::mesh::call::Attempt;
 use weft::mesh::ports::{Incoming, Outgoing, Probe, Transport};
 use weft::model::{Failure, Headers};
 use weft::policy::health::CheckResult;
+use weft::server::{Address, Config};
 use weft::{Mesh, Server};
 
 use crate::house::{House, call};

@@ -1,0 +1,171 @@
+//! The head of a request.
+
+use std::mem::MaybeUninit;
+
+use super::head::{Head, Span};
+use super::{Fault, Framing, Limits, MAX_FIELDS};
+
+/// The head of a request, parsed and judged. Made to be used again.
+#[derive(Default, Debug)]
+pub struct RequestHead {
+    /// Its bytes and fields.
+    pub head: Head,
+    method: Span,
+    target: Span,
+    authority: Span,
+    minor: u8,
+    framing: Framing,
+    persists: bool,
+    expects: bool,
+}
+
+impl RequestHead {
+    /// Reads a head from the beginning of `input`. Answers how many bytes it takes, or `None` when it is not whole yet.
+    ///
+    /// # Errors
+    /// [`Fault`]; nothing behind it may be read as a request.
+    pub fn parse(&mut self, input: &[u8], limits: Limits) -> Result<Option<usize>, Fault> {
+        // One empty line before a request is forgiven (RFC 9112 §2.2).
+        let skipped = if input.starts_with(b"\r\n") { 2 } else { 0 };
+        let bytes = input.get(skipped..).unwrap_or_default();
+        if matches!(bytes.first(), Some(b'\r' | b'\n')) {
+            return Err(Fault::Malformed("more than one empty line before the request"));
+        }
+        let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let mut parsed = httparse::Request::new(&mut []);
+        let length = match parsed.parse_with_uninit_headers(bytes, &mut fields) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) => return unfinished(bytes, limits).map(|()| None),
+            Err(error) => return Err(fault(error, bytes)),
+        };
+        if length > limits.head {
+            return Err(Fault::HeadTooLarge);
+        }
+        let target = parsed.path.unwrap_or_default().as_bytes();
+        if target.len() > limits.target {
+            return Err(Fault::TargetTooLong);
+        }
+        self.head.take(bytes, length, parsed.headers)?;
+        self.method = Span::of(parsed.method.unwrap_or_default().as_bytes(), bytes);
+        self.minor = parsed.version.unwrap_or(1);
+        (self.authority, self.target) = self.taken_apart(Span::of(target, bytes))?;
+        self.judge()?;
+        Ok(Some(skipped + length))
+    }
+
+    /// The authority and the path of a target. `http://host/path`, as clients send it to a proxy, means the same as `/path`.
+    fn taken_apart(&self, whole: Span) -> Result<(Span, Span), Fault> {
+        let target = self.head.at(whole);
+        if !target.iter().all(u8::is_ascii_graphic) || target.contains(&b'#') {
+            return Err(Fault::Malformed("the target has a character that must be percent-encoded"));
+        }
+        if target.first() == Some(&b'/') || target == b"*" && self.method() == "OPTIONS" {
+            return Ok((Span::default(), whole));
+        }
+        if self.method() == "CONNECT" {
+            return Ok((whole, whole.without(target.len())));
+        }
+        let scheme = [&b"http://"[..], b"https://"]
+            .into_iter()
+            .find(|scheme| target.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme)));
+        let Some(scheme) = scheme else { return Err(Fault::Malformed("the target is neither a path nor a URL")) };
+        let rest = whole.without(scheme.len());
+        let path = self.head.at(rest).iter().position(|b| *b == b'/').ok_or(Fault::Malformed("the target has no path"))?;
+        let path = rest.without(path);
+        let authority = self.head.at(rest).len() - self.head.at(path).len();
+        Ok((rest.first(authority), path))
+    }
+
+    /// Everything that must hold of fields together.
+    fn judge(&mut self) -> Result<(), Fault> {
+        let mut hosts = self.head.all("host");
+        match (hosts.next(), hosts.next()) {
+            (_, Some(_)) => return Err(Fault::Malformed("Host is there twice")),
+            (None, _) if self.minor > 0 => return Err(Fault::Malformed("Host is missing")),
+            (Some(host), None) if !host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]%".contains(b)) => {
+                return Err(Fault::Malformed("Host is not a host"));
+            }
+            _ => {}
+        }
+        drop(hosts);
+        self.persists = self.head.persists(self.minor);
+        self.framing = self.head.framing()?.unwrap_or(Framing::None);
+        if self.minor == 0 && self.framing == Framing::Chunked {
+            return Err(Fault::Malformed("Transfer-Encoding in HTTP/1.0"));
+        }
+        self.expects = false;
+        for value in self.head.all("expect") {
+            if !value.eq_ignore_ascii_case(b"100-continue") {
+                return Err(Fault::Malformed("Expect is not 100-continue"));
+            }
+            self.expects = self.minor > 0;
+        }
+        Ok(())
+    }
+
+    /// The method, as it came.
+    pub fn method(&self) -> &str {
+        self.head.text(self.method)
+    }
+
+    /// Path and query; `*` for the server as a whole.
+    pub fn target(&self) -> &str {
+        self.head.text(self.target)
+    }
+
+    /// The host the request is for: of the target, else of the `Host` field.
+    pub fn authority(&self) -> &str {
+        match self.head.text(self.authority) {
+            "" => self.head.all("host").next().and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default(),
+            authority => authority,
+        }
+    }
+
+    /// Whether it came by HTTP/1.0.
+    pub const fn is_1_0(&self) -> bool {
+        self.minor == 0
+    }
+
+    /// Whether there is no body to come.
+    pub const fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Whether the client wants to use the connection again.
+    pub const fn persists(&self) -> bool {
+        self.persists
+    }
+
+    /// Whether the client waits for word before it sends the body.
+    pub const fn expects_continue(&self) -> bool {
+        self.expects
+    }
+}
+
+/// Whether a head that is not whole yet may still become acceptable.
+fn unfinished(bytes: &[u8], limits: Limits) -> Result<(), Fault> {
+    let line = bytes.iter().position(|b| *b == b'\n');
+    // A method and a version take a few bytes more.
+    if line.is_none() && bytes.len() > limits.target + 64 {
+        return Err(Fault::TargetTooLong);
+    }
+    if bytes.len() > limits.head { Err(Fault::HeadTooLarge) } else { Ok(()) }
+}
+
+fn fault(error: httparse::Error, bytes: &[u8]) -> Fault {
+    match error {
+        httparse::Error::TooManyHeaders => Fault::HeadTooLarge,
+        httparse::Error::HeaderName => Fault::Malformed("a field has a malformed name, or none"),
+        httparse::Error::HeaderValue => Fault::Malformed("a field has a control character in its value"),
+        httparse::Error::NewLine => Fault::Malformed("a line does not end in CRLF"),
+        httparse::Error::Version if speaks_http(bytes) => Fault::Version,
+        _ => Fault::Malformed("the request line is malformed"),
+    }
+}
+
+/// Whether the third word of the first line is some version of HTTP and the last one.
+fn speaks_http(bytes: &[u8]) -> bool {
+    let line = bytes.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or_default();
+    let mut words = line.split(|b| *b == b' ').skip(2);
+    matches!((words.next(), words.next()), (Some(version), None) if matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']))
+}
