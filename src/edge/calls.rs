@@ -2,7 +2,6 @@
 //! timer or a message to its loop; no rule of the mesh is in here.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
@@ -228,7 +227,7 @@ impl Loop {
             }
             match Socket::connect(*address) {
                 Ok(socket) => {
-                    let line = Line::new(socket, Some(Arc::clone(&attempt.member)), Phase::Connecting);
+                    let line = Line::to_instance(socket, &attempt.member)?;
                     return self.add_line(line).map(|key| (key, dial)).ok_or(ConnectFailure::Unreachable);
                 }
                 Err(error) => {
@@ -256,7 +255,7 @@ impl Loop {
             }
         };
         line.begin(key, to_head);
-        if line.phase != Phase::Connecting {
+        if line.phase == Phase::Idle {
             line.phase = Phase::Asked;
         }
     }
@@ -326,10 +325,12 @@ impl Loop {
                 Flow::Wait
             }
             Err(why) => {
-                let why = if *failure == Failure::Connect(ConnectFailure::TimedOut) && why == ConnectFailure::Unreachable {
-                    ConnectFailure::TimedOut
-                } else {
-                    why
+                // What the last address came to says more than that there is no other.
+                let why = match failure {
+                    Failure::Connect(said @ (ConnectFailure::TimedOut | ConnectFailure::Tls(_))) if why != ConnectFailure::Refused => {
+                        said.clone()
+                    }
+                    _ => why,
                 };
                 calling.machine.failed(Failure::Connect(why), self.now, self.roll());
                 self.step(key, client, exchange, calling)
@@ -361,7 +362,14 @@ impl Loop {
                     _ => ConnectFailure::Unreachable,
                 }));
             }
-            line.phase = Phase::Asked;
+            line.phase = Phase::Shaking;
+        }
+        if line.phase == Phase::Shaking {
+            match line.secure() {
+                Ok(true) => line.phase = Phase::Asked,
+                Ok(false) => return Heard::Nothing,
+                Err(why) => return Heard::Failed(Failure::Connect(ConnectFailure::Tls(why))),
+            }
             if let Some(underway) = &mut calling.attempt {
                 if let Some(address) = underway.dial.take().filter(|dial| dial.at > 0).and_then(|dial| dial.addresses.get(dial.at).copied())
                 {
@@ -416,14 +424,10 @@ impl Loop {
                     exchange.gathered = Vec::new();
                 }
             }
-            let sent = match line.socket.write(bytes) {
+            let sent = match line.write(bytes) {
                 Moved::Bytes(sent) => sent,
                 Moved::Blocked => 0,
-                Moved::Broken => {
-                    line.deaf = true;
-                    line.readiness.readable = true;
-                    taken
-                }
+                Moved::Broken => taken,
             };
             line.output.push(bytes.get(sent..).unwrap_or_default(), &mut self.spare);
             client.input.consume(taken);
