@@ -15,11 +15,12 @@ use super::socket::{Moved, Socket};
 use super::timers::Tick;
 use super::tunnel::{self, Tunnel};
 use crate::contract::answer::{Answer, ApiError};
+use crate::contract::handover::is_passed_on;
 use crate::contract::request::Request;
 use crate::contract::{envelope, paths};
 use crate::mesh::call::{Attempt, CallMachine, CallMeta, End, Mode, Step, Verdict};
 use crate::mesh::{MAX_ANSWER, upstream_headers};
-use crate::model::{Call, Cause, ConnectFailure, Failure, Fields, Method, Reason, ServiceName};
+use crate::model::{Call, Cause, ConnectFailure, Failure, Fields, Headers, Invalid, Method, Reason, ServiceName};
 
 /// How much of a body that streams is kept for another attempt.
 pub(super) const REPLAYED: usize = 64 * 1024;
@@ -88,7 +89,7 @@ enum Heard {
 impl Loop {
     /// `POST /invoke`: a call as JSON.
     pub(super) fn begin_invoke(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange) -> Flow {
-        let call = match envelope::call(&self.as_request(client, exchange)) {
+        let call = match read_call(client, exchange) {
             Ok(call) => call,
             Err(fault) => return self.refuse(client, exchange, fault.into()),
         };
@@ -99,23 +100,6 @@ impl Loop {
                 self.step(key, client, exchange, Calling::new(machine, form))
             }
             Err(error) => self.refuse(client, exchange, ApiError::Call(error)),
-        }
-    }
-
-    /// A request as handlers and the envelope read it.
-    pub(super) fn as_request(&self, client: &Client, exchange: &mut Exchange) -> Request {
-        let mut headers = crate::model::Headers::new();
-        for (name, value) in exchange.request.head.fields() {
-            headers.push(name, value);
-        }
-        Request {
-            method: "POST".into(),
-            target: exchange.request.target().to_owned(),
-            headers,
-            body: exchange.gathered.clone(),
-            peer: client.address,
-            id: exchange.id.clone(),
-            waited: Duration::ZERO,
         }
     }
 
@@ -157,7 +141,7 @@ impl Loop {
     }
 
     /// A name, without an allocation when it was the last one as well.
-    fn service_named(&mut self, text: &str) -> Result<ServiceName, crate::model::Invalid> {
+    fn service_named(&mut self, text: &str) -> Result<ServiceName, Invalid> {
         match &self.service {
             Some(service) if service.as_str() == text => Ok(service.clone()),
             _ => {
@@ -326,12 +310,8 @@ impl Loop {
             }
             Err(why) => {
                 // What the last address came to says more than that there is no other.
-                let why = match failure {
-                    Failure::Connect(said @ (ConnectFailure::TimedOut | ConnectFailure::Tls(_))) if why != ConnectFailure::Refused => {
-                        said.clone()
-                    }
-                    _ => why,
-                };
+                let timed_out = *failure == Failure::Connect(ConnectFailure::TimedOut) && why == ConnectFailure::Unreachable;
+                let why = if timed_out { ConnectFailure::TimedOut } else { why };
                 calling.machine.failed(Failure::Connect(why), self.now, self.roll());
                 self.step(key, client, exchange, calling)
             }
@@ -368,7 +348,13 @@ impl Loop {
             match line.secure() {
                 Ok(true) => line.phase = Phase::Asked,
                 Ok(false) => return Heard::Nothing,
-                Err(why) => return Heard::Failed(Failure::Connect(ConnectFailure::Tls(why))),
+                Err(why) => {
+                    // Somebody is there, and is not who it should be: no other address will do.
+                    if let Some(underway) = &mut calling.attempt {
+                        underway.dial = None;
+                    }
+                    return Heard::Failed(Failure::Connect(ConnectFailure::Tls(why)));
+                }
             }
             if let Some(underway) = &mut calling.attempt {
                 if let Some(address) = underway.dial.take().filter(|dial| dial.at > 0).and_then(|dial| dial.addresses.get(dial.at).copied())
@@ -715,6 +701,26 @@ impl Loop {
             }
         }
     }
+}
+
+/// Reads the call that a request describes as JSON.
+pub(super) fn read_call(client: &Client, exchange: &mut Exchange) -> Result<Call, Invalid> {
+    let mut headers = Headers::new();
+    for (name, value) in exchange.request.head.fields().filter(|(name, value)| is_passed_on(name, value)) {
+        headers.push(std::str::from_utf8(name).unwrap_or_default(), value);
+    }
+    let request = Request {
+        method: "POST".into(),
+        target: String::new(),
+        headers,
+        body: std::mem::take(&mut exchange.gathered),
+        peer: client.address,
+        id: exchange.id.clone(),
+        waited: Duration::ZERO,
+    };
+    let call = envelope::call(&request);
+    exchange.gathered = request.body;
+    call
 }
 
 /// How often a stream is read before others have a turn.
