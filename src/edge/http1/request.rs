@@ -27,6 +27,9 @@ impl RequestHead {
     pub fn parse(&mut self, input: &[u8], limits: Limits) -> Result<Option<usize>, Fault> {
         // One empty line before a request is forgiven (RFC 9112 §2.2).
         let skipped = if input.starts_with(b"\r\n") { 2 } else { 0 };
+        if input == b"\r" {
+            return Ok(None);
+        }
         let bytes = input.get(skipped..).unwrap_or_default();
         if matches!(bytes.first(), Some(b'\r' | b'\n')) {
             return Err(Fault::Malformed("more than one empty line before the request"));
@@ -168,4 +171,27 @@ fn speaks_http(bytes: &[u8]) -> bool {
     let line = bytes.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or_default();
     let mut words = line.split(|b| *b == b' ').skip(2);
     matches!((words.next(), words.next()), (Some(version), None) if matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of a head that comes in two pieces, the first so long.
+    fn read(text: &str, first: usize) -> Result<Option<usize>, Fault> {
+        let limits = Limits { head: 16 * 1024, target: 8 * 1024 };
+        let mut head = RequestHead::default();
+        match head.parse(&text.as_bytes()[..first], limits) {
+            Ok(None) => head.parse(text.as_bytes(), limits),
+            decided => decided,
+        }
+    }
+
+    #[test]
+    fn the_empty_line_before_a_request_is_forgiven_in_whatever_pieces_it_comes() {
+        let text = "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for first in 0..text.len() {
+            assert_eq!(read(text, first), Ok(Some(text.len())), "{first}");
+        }
+    }
 }
