@@ -39,6 +39,8 @@ impl RequestHead {
         let length = match parsed.parse_with_uninit_headers(bytes, &mut fields) {
             Ok(httparse::Status::Complete(length)) => length,
             Ok(httparse::Status::Partial) => return unfinished(bytes, limits).map(|()| None),
+            // Which version it speaks shows at the end of the line.
+            Err(httparse::Error::Version) if !bytes.contains(&b'\n') => return unfinished(bytes, limits).map(|()| None),
             Err(error) => return Err(fault(error, bytes)),
         };
         if length > limits.head {
@@ -192,6 +194,17 @@ mod tests {
         let text = "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
         for first in 0..text.len() {
             assert_eq!(read(text, first), Ok(Some(text.len())), "{first}");
+        }
+    }
+
+    #[test]
+    fn another_version_is_told_from_another_protocol_in_whatever_pieces_it_comes() {
+        let not_http = Err(Fault::Malformed("the request line is malformed"));
+        for (version, expected) in [("HTTP/2.0", Err(Fault::Version)), ("HTTP/1.9", Err(Fault::Version)), ("HTCPCP/1.1", not_http)] {
+            let text = format!("GET / {version}\r\nHost: a\r\n\r\n");
+            for first in 0..text.len() {
+                assert_eq!(read(&text, first), expected, "{version} {first}");
+            }
         }
     }
 }
