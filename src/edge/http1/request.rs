@@ -5,6 +5,9 @@ use std::mem::MaybeUninit;
 use super::head::{Head, Span};
 use super::{Fault, Framing, Limits, MAX_FIELDS};
 
+/// The longest method, in bytes: no longer one is registered, and the length of an unfinished first line tells that of its target.
+const MAX_METHOD: usize = 32;
+
 /// The head of a request, parsed and judged. Made to be used again.
 #[derive(Default, Debug)]
 pub struct RequestHead {
@@ -43,12 +46,15 @@ impl RequestHead {
             Err(httparse::Error::Version) if !bytes.contains(&b'\n') => return unfinished(bytes, limits).map(|()| None),
             Err(error) => return Err(fault(error, bytes)),
         };
-        if length > limits.head {
-            return Err(Fault::HeadTooLarge);
-        }
         let target = parsed.path.unwrap_or_default().as_bytes();
         if target.len() > limits.target {
             return Err(Fault::TargetTooLong);
+        }
+        if length > limits.head {
+            return Err(Fault::HeadTooLarge);
+        }
+        if parsed.method.is_some_and(|method| method.len() > MAX_METHOD) {
+            return Err(Fault::Malformed("the method is too long"));
         }
         self.head.take(bytes, length, parsed.headers)?;
         self.method = Span::of(parsed.method.unwrap_or_default().as_bytes(), bytes);
@@ -150,8 +156,8 @@ impl RequestHead {
 /// Whether a head that is not whole yet may still become acceptable.
 fn unfinished(bytes: &[u8], limits: Limits) -> Result<(), Fault> {
     let line = bytes.iter().position(|b| *b == b'\n');
-    // A method and a version take a few bytes more.
-    if line.is_none() && bytes.len() > limits.target + 64 {
+    // The method, the version and the blanks between them.
+    if line.is_none() && bytes.len() > limits.target + MAX_METHOD + " HTTP/1.1\r ".len() {
         return Err(Fault::TargetTooLong);
     }
     if bytes.len() > limits.head { Err(Fault::HeadTooLarge) } else { Ok(()) }
@@ -206,5 +212,16 @@ mod tests {
                 assert_eq!(read(&text, first), expected, "{version} {first}");
             }
         }
+    }
+
+    #[test]
+    fn a_long_first_line_is_refused_or_not_whatever_pieces_it_comes_in() {
+        let line = |method: usize, target: usize| format!("{} /{} HTTP/1.1\r\nHost: a\r\n\r\n", "M".repeat(method), "x".repeat(target - 1));
+        let first_and_whole = |text: &str| [0, 40, 8000, 8210, 8230, text.len() - 10, text.len() - 1].map(|first| read(text, first));
+        let longest = line(MAX_METHOD, 8 * 1024);
+        assert_eq!(first_and_whole(&longest), [Ok(Some(longest.len())); 7]);
+        assert_eq!(first_and_whole(&line(4, 8 * 1024 + 100)), [Err(Fault::TargetTooLong); 7]);
+        assert!(first_and_whole(&line(MAX_METHOD + 1, 8 * 1024)).iter().all(Result::is_err));
+        assert_eq!(read(&line(4, 20 * 1024), 0), Err(Fault::TargetTooLong));
     }
 }
