@@ -683,6 +683,9 @@ impl Loop {
 
     /// The time of whatever a call waits for is over.
     pub(super) fn late_call(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange, mut calling: Calling) -> Flow {
+        if let Some(flow) = self.caller_is_late(client, exchange, &calling) {
+            return flow;
+        }
         let Some(underway) = &mut calling.attempt else { return self.step(key, client, exchange, calling) };
         let line = underway.line;
         let dialling = underway.dial.is_some() && underway.by > self.timers.tick(self.now);
@@ -692,6 +695,27 @@ impl Loop {
         }
         let failure = if underway.dial.is_some() { Failure::Connect(ConnectFailure::TimedOut) } else { Failure::Timeout };
         self.attempt_failed(key, client, exchange, calling, failure)
+    }
+
+    /// What becomes of a call when it is its caller who keeps everybody waiting; the instance is not to blame, and the machine gives back
+    /// what it holds.
+    fn caller_is_late(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &Calling) -> Option<Flow> {
+        let underway = calling.attempt.as_ref().filter(|underway| underway.dial.is_none())?;
+        let line = self.lines.get_mut(underway.line)?;
+        let takes_nothing = calling.delivering && !client.output.is_empty();
+        let sends_nothing = !exchange.incoming.is_done() && line.output.is_empty();
+        if !takes_nothing && !sends_nothing {
+            return None;
+        }
+        line.socket.reset_on_drop();
+        self.lines.remove(underway.line);
+        let counters = self.counters();
+        if takes_nothing { &counters.write_timeouts } else { &counters.body_timeouts }.add(1);
+        if calling.delivering {
+            return Some(Flow::Abort);
+        }
+        client.closes = true;
+        Some(self.refuse(client, exchange, ApiError::Late("the body of the request")))
     }
 
     /// The caller has gone; the machine gives back what it holds.

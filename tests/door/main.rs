@@ -15,5 +15,6 @@ mod program;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod clients;
 mod vectors;
 mod wire;

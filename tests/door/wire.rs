@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
@@ -128,6 +128,29 @@ impl Wire {
             answers.push(answer);
         }
         (answers, std::mem::take(&mut self.came), ending)
+    }
+
+    /// Sends these bytes again and again, one after the other with that time between them, until something comes back.
+    pub(crate) fn drip(&mut self, bytes: &str, pause: Duration) {
+        self.stream.set_read_timeout(Some(pause)).expect("a time limit");
+        let end = Instant::now() + PATIENCE;
+        for byte in bytes.bytes().cycle() {
+            // What is no longer taken is answered all the same.
+            let _ = self.stream.write(&[byte]);
+            match self.stream.peek(&mut [0]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => assert!(Instant::now() < end, "nothing comes back"),
+                _ => break,
+            }
+        }
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+    }
+
+    /// Head and body of the only answer, which ends with the connection.
+    pub(crate) fn text_to_the_end(&mut self) -> (String, String) {
+        while self.more().is_none() {}
+        let text = String::from_utf8_lossy(&self.came).into_owned();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text}"));
+        (head.to_owned(), body.to_owned())
     }
 
     /// Waits for the end of the connection, whatever comes before it.
