@@ -20,7 +20,7 @@ use crate::contract::request::Request;
 use crate::contract::{envelope, paths};
 use crate::mesh::call::{Attempt, CallMachine, CallMeta, End, Mode, Step, Verdict};
 use crate::mesh::{MAX_ANSWER, upstream_headers};
-use crate::model::{Call, Cause, ConnectFailure, Failure, Fields, Method, Reason, ServiceName};
+use crate::model::{Call, Cause, ConnectFailure, Failure, Fields, Limit, Method, Reason, ServiceName};
 
 /// How much of a body that streams is kept for another attempt.
 pub(super) const REPLAYED: usize = 64 * 1024;
@@ -84,6 +84,8 @@ enum Heard {
     Switched,
     /// The body of the request is not one.
     Malformed(Fault),
+    /// As much is in memory as may be, and the answer would be more.
+    NoRoom,
 }
 
 impl Loop {
@@ -298,6 +300,10 @@ impl Loop {
                     return self.next_address(key, client, exchange, calling, &failure);
                 }
                 self.attempt_failed(key, client, exchange, calling, failure)
+            }
+            Heard::NoRoom => {
+                self.lines.remove(line_key);
+                self.out_of_room(client, exchange, &calling)
             }
             Heard::Malformed(fault) => {
                 self.lines.remove(line_key);
@@ -534,8 +540,13 @@ impl Loop {
 
     /// Takes the body of the answer as it comes: collects it, or passes it on.
     fn take_body(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &mut Calling, line: &mut Line) -> Heard {
-        let heard =
-            if calling.delivering { self.relay(client, exchange, calling, line) } else { self.collect(client, exchange, calling, line) };
+        let heard = if calling.delivering {
+            self.relay(client, exchange, calling, line)
+        } else if let Some(heard) = self.collect(client, exchange, calling, line).transpose() {
+            heard
+        } else {
+            return Heard::NoRoom;
+        };
         match heard {
             Ok(true) => {
                 let reusable = line.answer.persists() && line.input.is_empty() && line.output.is_empty() && !line.deaf;
@@ -546,8 +557,14 @@ impl Loop {
         }
     }
 
-    /// Collects the body, and delivers the answer once it is whole. Answers whether it is.
-    fn collect(&mut self, client: &mut Client, exchange: &Exchange, calling: &mut Calling, line: &mut Line) -> Result<bool, Failure> {
+    /// Collects the body, and delivers the answer once it is whole. Answers whether it is; `None` when there is no room for it.
+    fn collect(
+        &mut self,
+        client: &mut Client,
+        exchange: &Exchange,
+        calling: &mut Calling,
+        line: &mut Line,
+    ) -> Result<Option<bool>, Failure> {
         let mut collected = std::mem::take(&mut calling.collected);
         loop {
             let piece = line.body.take(line.input.rest()).map_err(protocol)?;
@@ -559,14 +576,18 @@ impl Loop {
                 // Most answers come in one piece, and are passed on without being copied.
                 self.deliver(client, exchange, calling, line, piece.data)?;
                 line.input.consume(piece.taken);
-                return Ok(true);
+                return Ok(Some(true));
+            }
+            let more = collected.len() + data.len();
+            if more > LARGE && !self.shared.has_room_for(more.saturating_sub(client.charged)) {
+                return Ok(None);
             }
             collected.extend_from_slice(data);
             line.input.consume(piece.taken);
             if line.body.is_done() {
                 calling.collected = collected;
                 self.deliver(client, exchange, calling, line, 0..0)?;
-                return Ok(true);
+                return Ok(Some(true));
             }
             if piece.taken > 0 && !line.input.is_empty() {
                 continue;
@@ -575,12 +596,12 @@ impl Loop {
                 Moved::Bytes(0) if line.body.may_end_here() => {
                     calling.collected = collected;
                     self.deliver(client, exchange, calling, line, 0..0)?;
-                    return Ok(true);
+                    return Ok(Some(true));
                 }
                 Moved::Bytes(0) | Moved::Broken => return Err(Failure::Reset),
                 Moved::Blocked => {
                     calling.collected = collected;
-                    return Ok(false);
+                    return Ok(Some(false));
                 }
                 Moved::Bytes(_) => {}
             }
@@ -652,6 +673,19 @@ impl Loop {
         calling.machine.body_end(Ok(()), self.now, 0);
         calling.machine.step(self.now);
         Ok(true)
+    }
+
+    /// An answer has come for which there is no room. The instance has done its part: it is not asked again.
+    fn out_of_room(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &Calling) -> Flow {
+        self.counters().refused_buffers.add(1);
+        let cause = Cause::Overloaded(Limit::Buffers);
+        let mut error = self.shared.mesh.refuse(calling.machine.service(), cause, exchange.id.clone(), exchange.began);
+        if let Some(Underway { attempt, .. }) = &calling.attempt {
+            error.attempts = attempt.number;
+            error.instance = Some(attempt.member.id.clone());
+            error.not_sent = false;
+        }
+        self.refuse(client, exchange, ApiError::Call(Box::new(error)))
     }
 
     /// A call is over without an answer to pass on.
@@ -737,6 +771,8 @@ impl Loop {
     }
 }
 
+/// Answers up to here are collected whatever else is in memory.
+const LARGE: usize = 64 * 1024;
 /// How often a stream is read before others have a turn.
 const TURN: usize = 16;
 

@@ -22,14 +22,14 @@ fn house(config: Config) -> House {
 
 /// A counter of the doors.
 #[track_caller]
-fn counted(house: &House, name: &str) -> u64 {
+pub(crate) fn counted(house: &House, name: &str) -> u64 {
     let doors = house.metrics()["doors"].clone();
     doors[name].as_u64().unwrap_or_else(|| panic!("no {name} in {doors}"))
 }
 
 /// Waits until nobody but the one who asks is connected, and nothing is held in memory.
 #[track_caller]
-fn nothing_is_left(house: &House) {
+pub(crate) fn nothing_is_left(house: &House) {
     eventually("nothing is left", || {
         let doors = house.metrics()["doors"].clone();
         let is = |name: &str, most: u64| doors[name].as_u64().expect("a number") <= most;
@@ -351,7 +351,7 @@ fn a_client_of_http_1_0_gets_whole_answers_and_the_end_of_the_connection() {
 
 /// A store that keeps whoever comes until it is opened.
 #[derive(Clone, Default)]
-struct Stuck {
+pub(crate) struct Stuck {
     here: Arc<AtomicBool>,
     opened: Arc<(Mutex<bool>, Condvar)>,
 }
@@ -366,7 +366,7 @@ impl Store for Stuck {
 }
 
 impl Stuck {
-    fn open(&self) {
+    pub(crate) fn open(&self) {
         *self.opened.0.lock().expect("no panic inside") = true;
         self.opened.1.notify_all();
     }

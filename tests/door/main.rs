@@ -16,5 +16,6 @@ mod program;
 mod support;
 
 mod clients;
+mod limits;
 mod vectors;
 mod wire;
