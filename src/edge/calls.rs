@@ -20,7 +20,7 @@ use crate::contract::request::Request;
 use crate::contract::{envelope, paths};
 use crate::mesh::call::{Attempt, CallMachine, CallMeta, End, Mode, Step, Verdict};
 use crate::mesh::{MAX_ANSWER, upstream_headers};
-use crate::model::{Call, Cause, ConnectFailure, Failure, Fields, Headers, Invalid, Method, Reason, ServiceName};
+use crate::model::{Call, Cause, ConnectFailure, Failure, Fields, Headers, Invalid, Limit, Method, Reason, ServiceName};
 
 /// How much of a body that streams is kept for another attempt.
 pub(super) const REPLAYED: usize = 64 * 1024;
@@ -84,6 +84,8 @@ enum Heard {
     Switched,
     /// The body of the request is not one.
     Malformed(Fault),
+    /// As much is in memory as may be, and the answer would be more.
+    NoRoom,
 }
 
 impl Loop {
@@ -281,6 +283,10 @@ impl Loop {
                     return self.next_address(key, client, exchange, calling, &failure);
                 }
                 self.attempt_failed(key, client, exchange, calling, failure)
+            }
+            Heard::NoRoom => {
+                self.lines.remove(line_key);
+                self.out_of_room(client, exchange, &calling)
             }
             Heard::Malformed(fault) => {
                 self.lines.remove(line_key);
@@ -524,8 +530,13 @@ impl Loop {
 
     /// Takes the body of the answer as it comes: collects it, or passes it on.
     fn take_body(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &mut Calling, line: &mut Line) -> Heard {
-        let heard =
-            if calling.delivering { self.relay(client, exchange, calling, line) } else { self.collect(client, exchange, calling, line) };
+        let heard = if calling.delivering {
+            self.relay(client, exchange, calling, line)
+        } else if let Some(heard) = self.collect(client, exchange, calling, line).transpose() {
+            heard
+        } else {
+            return Heard::NoRoom;
+        };
         match heard {
             Ok(true) => {
                 let reusable = line.answer.persists() && line.input.is_empty() && line.output.is_empty() && !line.deaf;
@@ -536,8 +547,14 @@ impl Loop {
         }
     }
 
-    /// Collects the body, and delivers the answer once it is whole. Answers whether it is.
-    fn collect(&mut self, client: &mut Client, exchange: &Exchange, calling: &mut Calling, line: &mut Line) -> Result<bool, Failure> {
+    /// Collects the body, and delivers the answer once it is whole. Answers whether it is; `None` when there is no room for it.
+    fn collect(
+        &mut self,
+        client: &mut Client,
+        exchange: &Exchange,
+        calling: &mut Calling,
+        line: &mut Line,
+    ) -> Result<Option<bool>, Failure> {
         let mut collected = std::mem::take(&mut calling.collected);
         loop {
             let piece = line.body.take(line.input.rest()).map_err(protocol)?;
@@ -549,14 +566,18 @@ impl Loop {
                 // Most answers come in one piece, and are passed on without being copied.
                 self.deliver(client, exchange, calling, line, piece.data)?;
                 line.input.consume(piece.taken);
-                return Ok(true);
+                return Ok(Some(true));
+            }
+            let more = collected.len() + data.len();
+            if more > LARGE && !self.shared.has_room_for(more.saturating_sub(client.charged)) {
+                return Ok(None);
             }
             collected.extend_from_slice(data);
             line.input.consume(piece.taken);
             if line.body.is_done() {
                 calling.collected = collected;
                 self.deliver(client, exchange, calling, line, 0..0)?;
-                return Ok(true);
+                return Ok(Some(true));
             }
             if piece.taken > 0 && !line.input.is_empty() {
                 continue;
@@ -565,12 +586,12 @@ impl Loop {
                 Moved::Bytes(0) if line.body.may_end_here() => {
                     calling.collected = collected;
                     self.deliver(client, exchange, calling, line, 0..0)?;
-                    return Ok(true);
+                    return Ok(Some(true));
                 }
                 Moved::Bytes(0) | Moved::Broken => return Err(Failure::Reset),
                 Moved::Blocked => {
                     calling.collected = collected;
-                    return Ok(false);
+                    return Ok(Some(false));
                 }
                 Moved::Bytes(_) => {}
             }
@@ -644,6 +665,19 @@ impl Loop {
         Ok(true)
     }
 
+    /// An answer has come for which there is no room. The instance has done its part: it is not asked again.
+    fn out_of_room(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &Calling) -> Flow {
+        self.counters().refused_buffers.add(1);
+        let cause = Cause::Overloaded(Limit::Buffers);
+        let mut error = self.shared.mesh.refuse(calling.machine.service(), cause, exchange.id.clone(), exchange.began);
+        if let Some(Underway { attempt, .. }) = &calling.attempt {
+            error.attempts = attempt.number;
+            error.instance = Some(attempt.member.id.clone());
+            error.not_sent = false;
+        }
+        self.refuse(client, exchange, ApiError::Call(Box::new(error)))
+    }
+
     /// A call is over without an answer to pass on.
     fn conclude(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &Calling, end: End) -> Flow {
         if calling.delivering {
@@ -673,6 +707,9 @@ impl Loop {
 
     /// The time of whatever a call waits for is over.
     pub(super) fn late_call(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange, mut calling: Calling) -> Flow {
+        if let Some(flow) = self.caller_is_late(client, exchange, &calling) {
+            return flow;
+        }
         let Some(underway) = &mut calling.attempt else { return self.step(key, client, exchange, calling) };
         let line = underway.line;
         let dialling = underway.dial.is_some() && underway.by > self.timers.tick(self.now);
@@ -682,6 +719,27 @@ impl Loop {
         }
         let failure = if underway.dial.is_some() { Failure::Connect(ConnectFailure::TimedOut) } else { Failure::Timeout };
         self.attempt_failed(key, client, exchange, calling, failure)
+    }
+
+    /// What becomes of a call when it is its caller who keeps everybody waiting; the instance is not to blame, and the machine gives back
+    /// what it holds.
+    fn caller_is_late(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &Calling) -> Option<Flow> {
+        let underway = calling.attempt.as_ref().filter(|underway| underway.dial.is_none())?;
+        let line = self.lines.get_mut(underway.line)?;
+        let takes_nothing = calling.delivering && !client.output.is_empty();
+        let sends_nothing = !exchange.incoming.is_done() && line.output.is_empty();
+        if !takes_nothing && !sends_nothing {
+            return None;
+        }
+        line.socket.reset_on_drop();
+        self.lines.remove(underway.line);
+        let counters = self.counters();
+        if takes_nothing { &counters.write_timeouts } else { &counters.body_timeouts }.add(1);
+        if calling.delivering {
+            return Some(Flow::Abort);
+        }
+        client.closes = true;
+        Some(self.refuse(client, exchange, ApiError::Late("the body of the request")))
     }
 
     /// The caller has gone; the machine gives back what it holds.
@@ -723,6 +781,8 @@ pub(super) fn read_call(client: &Client, exchange: &mut Exchange) -> Result<Call
     call
 }
 
+/// Answers up to here are collected whatever else is in memory.
+const LARGE: usize = 64 * 1024;
 /// How often a stream is read before others have a turn.
 const TURN: usize = 16;
 
