@@ -162,7 +162,7 @@ impl Loop {
         exchange.began = self.now;
         exchange.told_to_go_on = !request.expects_continue();
         exchange.gathered.clear();
-        if request.target() == "/health" && exchange.incoming.is_done() && matches!(request.method(), "GET" | "HEAD") {
+        if asks_for_health(request) && exchange.incoming.is_done() {
             self.tell_health(client, &exchange);
             return self.finish(client, exchange);
         }
@@ -410,6 +410,12 @@ impl Loop {
             (false, false) => Persistence::Stays,
         }
     }
+}
+
+/// Whether a request is about the health of the mesh itself, and not of a service that its host or a field names.
+fn asks_for_health(request: &RequestHead) -> bool {
+    let goal = || paths::goal(request.method(), request.target(), request.authority(), &request.head);
+    request.target() == "/health" && matches!(request.method(), "GET" | "HEAD") && goal() == paths::Goal::Api
 }
 
 /// Unused exchanges that are kept.
