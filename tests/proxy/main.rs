@@ -15,4 +15,5 @@ mod house;
 mod answers;
 mod attempts;
 mod requests;
+mod streams;
 mod wire;
