@@ -16,4 +16,5 @@ mod answers;
 mod attempts;
 mod requests;
 mod streams;
+mod upgrades;
 mod wire;
