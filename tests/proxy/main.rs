@@ -12,8 +12,13 @@ mod support;
 #[path = "../http/house.rs"]
 mod house;
 
+#[allow(dead_code)] // The same.
+#[path = "../program/weft.rs"]
+mod program;
+
 mod answers;
 mod attempts;
+mod memory;
 mod requests;
 mod streams;
 mod upgrades;

@@ -69,6 +69,11 @@ impl Head {
     }
 }
 
+/// A piece of the pattern that [`Wire::pour`] sends.
+fn pattern() -> Vec<u8> {
+    (0..1_u32 << 18).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect()
+}
+
 fn field(line: &str) -> (String, String) {
     let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no field: {line:?}"));
     (name.to_owned(), value.trim().to_owned())
@@ -280,6 +285,35 @@ impl Wire {
         let head = self.head();
         let (body, _) = self.try_body(&head, false).expect("a body");
         (head, body)
+    }
+
+    /// Sends so many bytes of an endless pattern.
+    pub(crate) fn pour(&mut self, bytes: usize) {
+        let piece = pattern();
+        for from in (0..bytes).step_by(piece.len()) {
+            self.send(&piece[..piece.len().min(bytes - from)]);
+        }
+    }
+
+    /// Takes so many bytes of that pattern, and holds none of them.
+    #[track_caller]
+    pub(crate) fn drain(&mut self, bytes: usize) {
+        let whole = pattern();
+        let (mut so_far, mut piece) = (0, vec![0; whole.len()]);
+        while so_far < bytes {
+            let at = so_far % whole.len();
+            let room = (whole.len() - at).min(bytes - so_far);
+            let read = if self.rest.is_empty() {
+                self.stream.read(&mut piece[..room]).expect("received")
+            } else {
+                let read = self.rest.len().min(room);
+                piece[..read].copy_from_slice(&self.rest[..read]);
+                self.rest.drain(..read);
+                read
+            };
+            assert!(read > 0 && piece[..read] == whole[at..at + read], "the pattern ends or changes after {so_far} bytes");
+            so_far += read;
+        }
     }
 
     /// Waits for the end of the connection: how it ends, and how much came before.
