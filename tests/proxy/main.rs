@@ -18,8 +18,10 @@ mod program;
 
 mod answers;
 mod attempts;
+mod faults;
 mod memory;
 mod requests;
 mod streams;
 mod upgrades;
+mod ways;
 mod wire;
