@@ -21,6 +21,7 @@ mod attempts;
 mod faults;
 mod memory;
 mod requests;
+mod silence;
 mod streams;
 mod upgrades;
 mod ways;

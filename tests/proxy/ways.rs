@@ -33,14 +33,19 @@ impl Way {
     /// Begins a call on a connection of its own.
     pub(crate) fn begin(self, house: &House, method: &str, service: &str, path: &str) -> Wire {
         let mut wire = Wire::to(house);
-        wire.send(match self {
+        wire.send(self.request(method, service, path));
+        wire
+    }
+
+    /// A call as bytes.
+    pub(crate) fn request(self, method: &str, service: &str, path: &str) -> Vec<u8> {
+        match self {
             Self::Proxy => request(method, &format!("/proxy/{service}{path}"), &[], b""),
             Self::Invoke | Self::Workers => {
                 let call = json!({"serviceName": service, "endpoint": path, "method": method}).to_string();
                 request("POST", "/invoke", &[], call.as_bytes())
             }
-        });
-        wire
+        }
     }
 
     pub(crate) fn try_call(self, house: &House, method: &str, service: &str, path: &str) -> io::Result<Whole> {
