@@ -18,6 +18,7 @@ mod program;
 
 mod answers;
 mod attempts;
+mod dapr;
 mod faults;
 mod memory;
 mod requests;

@@ -59,24 +59,31 @@ fn a_connection_that_leads_nowhere_is_given_up_and_not_used_again() {
         return Way::ALL.into_iter().for_each(a_severed_network);
     }
     for command in ["unshare", "ip", "nft"] {
-        let there = Command::new(command).arg("--version").output().or_else(|_| Command::new(command).arg("-V").output());
+        let there = of_the_system(command).arg("-V").output();
         assert!(there.is_ok(), "there is no command `{command}`: install util-linux, iproute2 and nftables");
     }
-    if !Command::new("unshare").args(["-Urn", "true"]).output().expect("unshare").status.success() {
+    if !of_the_system("unshare").args(["-Urn", "true"]).output().expect("unshare").status.success() {
         println!("skipped: this machine does not let a test have a network of its own (unshare -Urn)");
         return;
     }
     let this = env::current_exe().expect("this program");
-    let mut again = Command::new("unshare");
+    let mut again = of_the_system("unshare");
     let Output { status, stdout, stderr } =
         again.arg("-Urn").arg(this).args(["--exact", THIS, "--nocapture"]).env(INSIDE, "1").output().expect("unshare");
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(status.success() && stdout.contains("1 passed"), "{stdout}\n{stderr}");
 }
 
+/// A command that ordinary users may not have in their path.
+fn of_the_system(command: &str) -> Command {
+    let mut made = Command::new(command);
+    made.env("PATH", env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin");
+    made
+}
+
 #[track_caller]
 fn run(command: &str, arguments: &[&str]) {
-    let output = Command::new(command).args(arguments).output().unwrap_or_else(|error| panic!("{command}: {error}"));
+    let output = of_the_system(command).args(arguments).output().unwrap_or_else(|error| panic!("{command}: {error}"));
     assert!(output.status.success(), "{command} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
