@@ -162,7 +162,7 @@ impl Loop {
         exchange.began = self.now;
         exchange.told_to_go_on = !request.expects_continue();
         exchange.gathered.clear();
-        if request.target() == "/health" && exchange.incoming.is_done() && matches!(request.method(), "GET" | "HEAD") {
+        if asks_for_health(request) && exchange.incoming.is_done() {
             self.tell_health(client, &exchange);
             return self.finish(client, exchange);
         }
@@ -289,10 +289,7 @@ impl Loop {
         let most = self.most_gathered(goal);
         while !exchange.incoming.is_done() {
             if client.input.is_empty() {
-                if !std::mem::replace(&mut exchange.told_to_go_on, true) {
-                    client.output.push(b"HTTP/1.1 100 Continue\r\n\r\n", &mut self.spare);
-                    self.flush(client);
-                }
+                self.tell_to_go_on(client, exchange);
                 match client.read(&mut self.spare, exchange.gathered.len()) {
                     Moved::Bytes(0) | Moved::Broken => return Flow::Abort,
                     Moved::Blocked => return Flow::Wait,
@@ -323,6 +320,14 @@ impl Loop {
             Goal::Invoke if self.shared.config.invoke_on == InvokeOn::Workers => self.begin_on_workers(key, client, exchange),
             Goal::Invoke => self.begin_invoke(key, client, exchange),
             Goal::Proxy(proxied) => self.begin_proxy(key, client, exchange, proxied),
+        }
+    }
+
+    /// Tells a client that waits for it to send its body.
+    pub(super) fn tell_to_go_on(&mut self, client: &mut Client, exchange: &mut Exchange) {
+        if !std::mem::replace(&mut exchange.told_to_go_on, true) {
+            client.output.push(b"HTTP/1.1 100 Continue\r\n\r\n", &mut self.spare);
+            self.flush(client);
         }
     }
 
@@ -418,6 +423,12 @@ impl Loop {
             (false, false) => Persistence::Stays,
         }
     }
+}
+
+/// Whether a request is about the health of the mesh itself, and not of a service that its host or a field names.
+fn asks_for_health(request: &RequestHead) -> bool {
+    let goal = || paths::goal(request.method(), request.target(), request.authority(), &request.head);
+    request.target() == "/health" && matches!(request.method(), "GET" | "HEAD") && goal() == paths::Goal::Api
 }
 
 /// Unused exchanges that are kept.

@@ -39,7 +39,8 @@ pub(super) fn write_call(out: &mut Vec<u8>, call: &Call, headers: &Headers, auth
 }
 
 fn write_request_line(out: &mut Vec<u8>, method: &str, path: &str) {
-    for part in [method, if path.starts_with('/') { " " } else { " /" }, path, " HTTP/1.1\r\n"] {
+    // `*` is the server as a whole.
+    for part in [method, if path.starts_with('/') || path == "*" { " " } else { " /" }, path, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
 }
