@@ -15,6 +15,9 @@ mod program;
 #[path = "../support/mod.rs"]
 mod support;
 
+/// Where calls run in this program, unless a test says otherwise.
+pub(crate) const INVOKE_ON: weft::server::InvokeOn = weft::server::InvokeOn::Edge;
+
 mod clients;
 mod limits;
 mod vectors;
