@@ -15,111 +15,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Running;
-use super::cluster::{Admission, Cluster, Entry, InFlight};
-use super::member::Member;
+use super::cluster::{Admission, Cluster, Entry, InFlight, Showed};
+pub use super::meta::{CallMeta, Mode};
+use super::pick::Ask;
 use super::queue::{Ticket, Wake};
 pub use super::report::{AttemptReport, Attempts, End, Report};
-use crate::model::{Call, CallError, Cause, ConnectFailure, Failure, Fields, Limit, Method, RequestId, ServiceName};
+pub use super::step::{Attempt, Step, Verdict};
+use crate::model::time::Chances;
+use crate::model::{CallError, Cause, ConnectFailure, Failure, Fields, Limit, Method, RequestId, ServiceName};
 use crate::policy::Policy;
+use crate::policy::balance::Draw;
 use crate::policy::classify::{Again, Event, Meaning, Outcome, classify};
 use crate::policy::retry::Budget;
 use crate::policy::timeout::{Deadline, FLOOR};
-
-/// What to do next.
-#[allow(clippy::large_enum_variant)] // Made once per step and taken apart at once; a box would cost each call an allocation.
-pub enum Step {
-    /// Send the request to this instance, now; then report `head` or `failed`.
-    Send(Attempt),
-    /// No slot is free: step again when woken, or at `until`.
-    Queued {
-        /// When waiting is over.
-        until: Instant,
-    },
-    /// Wait before the next attempt: step again at `until`.
-    Wait {
-        /// When to go on.
-        until: Instant,
-    },
-    /// The call is over: deliver the answer that was collected or streamed, or this error.
-    Done(End),
-}
-
-/// One request to send.
-#[derive(Clone)]
-pub struct Attempt {
-    /// To whom.
-    pub member: Arc<Member>,
-    /// Which attempt of the call this is; the first is 1.
-    pub number: u32,
-    /// Time for connecting, over all addresses.
-    pub connect: Duration,
-    /// Time for the whole attempt.
-    pub timeout: Duration,
-    /// What is left of the whole call, for the instance to know.
-    pub left: Duration,
-    /// Use no kept-alive connection: one has just turned out to be closed.
-    pub fresh: bool,
-}
-
-/// What to do with an answer whose head has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    /// Read the whole body, keep it, then report `body_end`; it is delivered once it is whole.
-    Collect,
-    /// Pass it on as it comes, then report `body_end`.
-    Deliver,
-    /// Throw it away and step again: there will be another attempt, or the call has failed.
-    Discard,
-}
-
-/// How a driver hands the answer on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
-    /// Whole, so that a broken answer can still be retried or refused. A failing status is an error.
-    Collect,
-    /// As it comes. The last answer is passed on whatever its status.
-    Stream,
-}
-
-/// What the machine needs to know of a call; the request itself is its driver's.
-#[derive(Clone, Debug)]
-pub struct CallMeta<'a> {
-    /// The service to call.
-    pub service: &'a ServiceName,
-    /// The method, for the sentence about a retry that was left out.
-    pub method: Method,
-    /// Repeating the request is harmless.
-    pub idempotent: bool,
-    /// As [`Call::timeout`].
-    pub timeout: Option<Duration>,
-    /// As [`Call::max_retries`].
-    pub max_retries: Option<u32>,
-    /// As [`Call::hops`].
-    pub hops: u32,
-    /// As [`Call::is_retry`].
-    pub is_retry: bool,
-    /// The id of the call.
-    pub request_id: RequestId,
-    /// How its answer is handed on.
-    pub mode: Mode,
-}
-
-impl<'a> CallMeta<'a> {
-    /// Of a call whose answer is collected.
-    pub fn of(call: &'a Call, request_id: RequestId) -> Self {
-        Self {
-            service: &call.service,
-            method: call.method,
-            idempotent: call.is_idempotent(),
-            timeout: call.timeout,
-            max_retries: call.max_retries,
-            hops: call.hops,
-            is_retry: call.is_retry,
-            request_id,
-            mode: Mode::Collect,
-        }
-    }
-}
 
 /// The machine.
 pub struct CallMachine {
@@ -133,6 +41,9 @@ pub struct CallMachine {
     request_id: RequestId,
     idempotent: bool,
     max_retries: u32,
+    /// The hash of what consistent hashing and sticky splits go by.
+    key: Option<u64>,
+    chances: Chances,
     start: Instant,
     deadline: Deadline,
     state: State,
@@ -173,12 +84,24 @@ struct Flight {
     connect_cut_short_by_caller: bool,
     /// Its time is what the deadline of the call leaves.
     cut_short: bool,
+    /// How long the head of its answer took, once it has come.
+    answered_after: Option<Duration>,
+}
+
+impl Flight {
+    /// What it shows of its instance, being over.
+    fn showed(&self, meaning: &Meaning, unreachable: bool, now: Instant) -> Showed {
+        let took = self.answered_after.unwrap_or_else(|| now.saturating_duration_since(self.began));
+        Showed { outcome: meaning.instance, unreachable, latency: meaning.latency(took) }
+    }
 }
 
 impl CallMachine {
     /// A new call. It does nothing before the first [`step`](Self::step).
-    pub(super) fn start(cluster: Arc<Cluster>, meta: CallMeta<'_>, running: Running, wake: Wake, now: Instant) -> Self {
+    /// `roll`: all the chance the call will need.
+    pub(super) fn start(cluster: Arc<Cluster>, meta: CallMeta<'_>, roll: u64, running: Running, wake: Wake, now: Instant) -> Self {
         let policy = cluster.policy();
+        let key = meta.key(&policy);
         let retry = &policy.retry;
         let max_retries = if meta.is_retry || !Budget::is_possible(retry) { 0 } else { retry.max_retries };
         Self {
@@ -189,6 +112,8 @@ impl CallMachine {
             idempotent: meta.idempotent || retry.non_idempotent,
             max_retries: meta.max_retries.map_or(max_retries, |most| most.min(max_retries)),
             request_id: meta.request_id,
+            key,
+            chances: Chances::of(roll),
             start: now,
             deadline: Deadline::new(&policy.timeouts, meta.timeout, now),
             state: State::Entering(None),
@@ -236,12 +161,13 @@ impl CallMachine {
 
     /// The head of the answer has come.
     pub fn head(&mut self, status: u16, headers: &dyn Fields, now: Instant, roll: u64) -> Verdict {
-        let Some(flight) = self.sent() else { return Verdict::Discard };
+        let Some(mut flight) = self.sent() else { return Verdict::Discard };
+        flight.answered_after = Some(now.saturating_duration_since(flight.began));
         self.not_sent = false;
         let meaning = classify(&Event::Answer(status, headers), &self.policy.retry, flight.cut_short_by_caller);
         if let Some(until) = self.retry_at(&meaning, false, now, roll) {
             self.last = Some((Cause::Status(status), meaning.call));
-            self.attempt_over(flight, meaning.instance, false, Some(status), now);
+            self.attempt_over(flight, &meaning, false, Some(status), now);
             self.state = State::Waiting(until);
             return Verdict::Discard;
         }
@@ -328,10 +254,12 @@ impl CallMachine {
             self.give_up(cause, now);
             return None;
         }
+        let chance = self.chances.next();
+        let ask = self.asks(chance);
         let entry = if self.admission.is_some() {
-            self.cluster.again(ticket, &self.tried(), &self.wake, now)
+            self.cluster.again(ticket, &ask, &self.wake, now)
         } else {
-            self.cluster.enter(ticket, &self.wake, now)
+            self.cluster.enter(ticket, &ask, &self.wake, now)
         };
         match entry {
             Entry::Go(admission, slot) => {
@@ -380,7 +308,8 @@ impl CallMachine {
         };
         self.attempts.push(AttemptReport { member: Arc::clone(&slot.member), took: Duration::ZERO, status: None });
         let cut_short = timeout < timeouts.attempt_ms.duration();
-        self.state = State::Sent(Flight { slot, began: now, cut_short_by_caller, connect_cut_short_by_caller, cut_short });
+        self.state =
+            State::Sent(Flight { slot, began: now, cut_short_by_caller, connect_cut_short_by_caller, cut_short, answered_after: None });
         attempt
     }
 
@@ -397,7 +326,7 @@ impl CallMachine {
             let until = if at_once { self.free_retry(&meaning, now) } else { self.retry_at(&meaning, connect, now, roll) };
             if let Some(until) = until {
                 self.last = Some((failure.into(), meaning.call));
-                self.attempt_over(flight, meaning.instance, unreachable, status, now);
+                self.attempt_over(flight, &meaning, unreachable, status, now);
                 self.state = State::Waiting(until);
                 return;
             }
@@ -422,7 +351,7 @@ impl CallMachine {
         if meaning.again == Again::Never || !self.replayable || trial || self.retries >= self.max_retries || !self.is_allowed(meaning) {
             return None;
         }
-        let outlook = self.cluster.outlook(&self.tried(), now);
+        let outlook = self.cluster.outlook(&self.asks(0), now);
         if outlook.circuit_open {
             return None;
         }
@@ -442,9 +371,9 @@ impl CallMachine {
         Some(now + wait)
     }
 
-    /// Whether an attempt was made at a member.
-    fn tried(&self) -> impl Fn(&Arc<Member>) -> bool {
-        |member| self.attempts.iter().any(|attempt| Arc::ptr_eq(&attempt.member, member))
+    /// What it wants of a pick.
+    const fn asks(&self, chance: u64) -> Ask<'_> {
+        Ask { tried: &self.attempts, subset: None, draw: Draw { chance, key: self.key } }
     }
 
     /// Whether the request may be sent again as far as its safety goes; remembers when that is what forbids it.
@@ -477,15 +406,17 @@ impl CallMachine {
             (_, outcome) => outcome,
         };
         let mut admission = self.admission.take();
-        let attempt = Some((&mut flight.slot, meaning.instance, unreachable));
+        let showed = flight.showed(meaning, unreachable, now);
+        let attempt = Some((&mut flight.slot, showed));
         self.cluster.settle(attempt, admission.as_mut().map(|admission| (admission, call)), Some(now));
         self.state = State::Ended(result);
     }
 
     /// An attempt is over, but not the call.
-    fn attempt_over(&mut self, mut flight: Flight, outcome: Outcome, unreachable: bool, status: Option<u16>, now: Instant) {
-        self.count(&flight, outcome, status, now);
-        self.cluster.settle(Some((&mut flight.slot, outcome, unreachable)), None, Some(now));
+    fn attempt_over(&mut self, mut flight: Flight, meaning: &Meaning, unreachable: bool, status: Option<u16>, now: Instant) {
+        self.count(&flight, meaning.instance, status, now);
+        let showed = flight.showed(meaning, unreachable, now);
+        self.cluster.settle(Some((&mut flight.slot, showed)), None, Some(now));
     }
 
     fn count(&mut self, flight: &Flight, outcome: Outcome, status: Option<u16>, now: Instant) {

@@ -84,6 +84,9 @@ impl Cluster {
     pub(super) fn set_state(&self, id: &InstanceId, admin: AdminState, reason: Option<String>) -> Option<bool> {
         self.change_seat(id, |seat| {
             let news = seat.admin != admin || seat.admin_reason != reason;
+            if news && seat.admin != AdminState::Ready {
+                seat.warm_since = None;
+            }
             seat.admin = admin;
             seat.admin_reason = reason;
             (news, news)
@@ -108,7 +111,7 @@ impl Cluster {
             state.queue.head()
         });
         // There may be more room now.
-        self.after(next, None);
+        self.after(next, None, Vec::new());
     }
 
     /// The result of an active check. Publishes what changed; answers the time to the next check, `None` when the member has gone.

@@ -10,12 +10,15 @@ mod instances;
 mod invoke;
 mod member;
 mod membership;
+mod meta;
+mod pick;
 pub mod ports;
 mod queue;
 mod registry;
 mod report;
 mod seat;
 mod settings;
+mod step;
 pub mod view;
 
 use std::sync::Arc;
@@ -167,7 +170,7 @@ impl Mesh {
             Cause::Draining
         } else {
             match self.inner.registry.find(meta.service.as_str()) {
-                Some(cluster) => return Ok(CallMachine::start(cluster, meta, running, wake, start)),
+                Some(cluster) => return Ok(CallMachine::start(cluster, meta, self.inner.dice.roll(), running, wake, start)),
                 None => Cause::UnknownService,
             }
         };

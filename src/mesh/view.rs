@@ -7,10 +7,11 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::cluster::Cluster;
+use super::pick::may_be_picked;
 use super::seat::{Seat, Unavailable};
 use super::{Member, Mesh};
 use crate::model::time::whole_ms;
-use crate::policy::balance::Strategy;
+use crate::policy::balance::{FULL, Strategy};
 use crate::policy::breaker::Status;
 use crate::telemetry::histogram::Snapshot;
 use crate::telemetry::report::{self, BreakerReport, InstanceReport, LatencyReport, RefusedReport, Report, ServiceReport};
@@ -63,6 +64,11 @@ pub struct InstanceView {
 pub struct Explanation {
     pub service: String,
     pub strategy: Strategy,
+    /// The zone that is preferred.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// So few instances are healthy that health is ignored.
+    pub panic: bool,
     pub circuit_breaker: BreakerReport,
     pub in_flight: u32,
     pub max_in_flight: u32,
@@ -85,6 +91,8 @@ pub struct ExplainedInstance {
     pub why: String,
     pub in_flight: u32,
     pub weight: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 impl Mesh {
@@ -106,21 +114,27 @@ impl Mesh {
         let now = self.inner.clock.now();
         let cluster = self.inner.registry.find(name)?;
         Some(cluster.look(|state| {
-            let limit = state.policy.limits.instance_max_in_flight;
+            let policy = std::sync::Arc::clone(&state.policy);
+            let (panic, busy) = (state.is_panic(now), policy.limits.instance_max_in_flight);
             let mut instances: Vec<ExplainedInstance> = state
                 .availability(now)
                 .map(|(seat, why)| {
-                    let full = why.is_none() && seat.is_full(limit);
+                    let percent = seat.warmth(&policy.load_balancing, now);
                     ExplainedInstance {
                         id: seat.member.id.to_string(),
-                        available: why.is_none(),
-                        why: match why {
-                            None if full => "available, but at its limit of attempts in flight: it is passed over".to_owned(),
+                        available: may_be_picked(seat, panic, now),
+                        why: match &why {
+                            None if seat.is_full(busy) => "available, but at its limit of attempts in flight: it is passed over".to_owned(),
+                            None if percent < FULL => format!("available, warming up: {percent} % of its weight"),
                             None => "available".to_owned(),
-                            Some(why) => sentence(&why, seat, now),
+                            Some(why) if may_be_picked(seat, panic, now) => {
+                                format!("available only because too few others are healthy; {}", sentence(why, seat, now))
+                            }
+                            Some(why) => sentence(why, seat, now),
                         },
                         in_flight: seat.in_flight,
                         weight: seat.weight().get(),
+                        zone: seat.registration.zone.clone(),
                     }
                 })
                 .collect();
@@ -129,7 +143,9 @@ impl Mesh {
             let open = status == Status::Open;
             Explanation {
                 service: cluster.name.to_string(),
-                strategy: state.policy.load_balancing.strategy,
+                strategy: policy.load_balancing.strategy,
+                zone: policy.load_balancing.zone.clone(),
+                panic,
                 circuit_breaker: BreakerReport { status, failure_count, success_count },
                 in_flight: state.in_flight,
                 max_in_flight: state.policy.limits.max_in_flight,
@@ -230,7 +246,7 @@ fn sentence(why: &Unavailable, seat: &Seat, now: Instant) -> String {
 
 fn add_service(report: &mut Report, cluster: &Cluster, now: Instant) {
     let name = cluster.name.to_string();
-    let (breaker, in_flight, queued, budget, seats) = cluster.look(|state| {
+    let (breaker, in_flight, queued, budget, panic, seats) = cluster.look(|state| {
         let (status, failure_count, success_count) = state.breaker.view();
         let seats: Vec<(std::sync::Arc<Member>, bool, u32, &'static str, bool)> = state
             .seats
@@ -242,7 +258,7 @@ fn add_service(report: &mut Report, cluster: &Cluster, now: Instant) {
             .collect();
         let breaker = BreakerReport { status, failure_count, success_count };
         let queued = u32::try_from(state.queue.len()).unwrap_or(u32::MAX);
-        (breaker, state.in_flight, queued, state.budget.left(&state.policy.retry, now), seats)
+        (breaker, state.in_flight, queued, state.budget.left(&state.policy.retry, now), state.is_panic(now), seats)
     });
     let all: u64 = seats.iter().map(|(member, ..)| member.counters.requests.get()).sum();
     let latency = |snapshot: Snapshot| LatencyReport::from(&snapshot);
@@ -275,6 +291,7 @@ fn add_service(report: &mut Report, cluster: &Cluster, now: Instant) {
             retries: counters.retries.get(),
             in_flight,
             queued,
+            panic,
             refused: RefusedReport {
                 circuit_open: counters.circuit_open.get(),
                 no_healthy_instance: counters.no_instance.get(),

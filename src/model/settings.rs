@@ -63,6 +63,7 @@ leaf! {
     f64 => |n| Some(*n),
     Millis => |n| Some(n.0 as f64),
     Option<u32> => |n| n.map(f64::from),
+    Option<String> => |_| None,
     Vec<u16> => |_| None,
     Vec<String> => |_| None,
     BTreeMap<String, String> => |_| None,

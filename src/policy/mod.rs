@@ -25,6 +25,7 @@
 pub mod balance;
 pub mod breaker;
 pub mod classify;
+pub mod hash;
 pub mod health;
 pub mod limit;
 pub mod outlier;

@@ -44,6 +44,7 @@ pub enum Kind {
     Ejected,
     Returned,
     Breaker,
+    Panic,
     State,
     Weight,
     Policy,
@@ -55,7 +56,7 @@ pub enum Kind {
 impl Kind {
     /// Whether an operator should look: logged as a warning.
     const fn is_trouble(self) -> bool {
-        matches!(self, Self::Expired | Self::Unhealthy | Self::Ejected | Self::Breaker)
+        matches!(self, Self::Expired | Self::Unhealthy | Self::Ejected | Self::Breaker | Self::Panic)
     }
 }
 

@@ -47,6 +47,7 @@ pub struct ServiceReport {
     pub retries: u64,
     pub in_flight: u32,
     pub queued: u32,
+    pub panic: bool,
     pub refused: RefusedReport,
     pub ejections: u64,
     pub retry_budget_left: f64,

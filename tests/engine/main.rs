@@ -26,4 +26,5 @@ mod retries;
 mod shutdown;
 mod stale;
 mod store;
+mod strategies;
 mod watching;

@@ -1,0 +1,68 @@
+//! What a driver tells the call machine of a call; the request itself stays with the driver.
+
+use std::time::Duration;
+
+use crate::model::{Call, Fields, Method, RequestId, ServiceName};
+use crate::policy::Policy;
+use crate::policy::hash::hash;
+
+/// How a driver hands the answer on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Whole, so that a broken answer can still be retried or refused. A failing status is an error.
+    Collect,
+    /// As it comes. The last answer is passed on whatever its status.
+    Stream,
+}
+
+/// What the machine needs to know of a call; the request itself is its driver's.
+#[derive(Clone)]
+pub struct CallMeta<'a> {
+    /// The service to call.
+    pub service: &'a ServiceName,
+    /// The method, for the sentence about a retry that was left out.
+    pub method: Method,
+    /// Repeating the request is harmless.
+    pub idempotent: bool,
+    /// As [`Call::timeout`].
+    pub timeout: Option<Duration>,
+    /// As [`Call::max_retries`].
+    pub max_retries: Option<u32>,
+    /// As [`Call::hops`].
+    pub hops: u32,
+    /// As [`Call::is_retry`].
+    pub is_retry: bool,
+    /// The id of the call.
+    pub request_id: RequestId,
+    /// How its answer is handed on.
+    pub mode: Mode,
+    /// As [`Call::hash_key`].
+    pub hash_key: Option<&'a str>,
+    /// The header fields of the request.
+    pub headers: &'a dyn Fields,
+}
+
+impl<'a> CallMeta<'a> {
+    /// Of a call whose answer is collected.
+    pub fn of(call: &'a Call, request_id: RequestId) -> Self {
+        Self {
+            service: &call.service,
+            method: call.method,
+            idempotent: call.is_idempotent(),
+            timeout: call.timeout,
+            max_retries: call.max_retries,
+            hops: call.hops,
+            is_retry: call.is_retry,
+            request_id,
+            mode: Mode::Collect,
+            hash_key: call.hash_key.as_deref(),
+            headers: &call.headers,
+        }
+    }
+
+    /// The hash of what a call goes by where the same should go to the same.
+    pub(super) fn key(&self, policy: &Policy) -> Option<u64> {
+        let header = || policy.load_balancing.hash_header.as_ref().and_then(|name| self.headers.first(name));
+        self.hash_key.or_else(header).map(|key| hash(key.as_bytes()))
+    }
+}
