@@ -84,6 +84,7 @@ impl Api {
             Handler::Policy => self.policy(first),
             Handler::PatchPolicy => self.patch_policy(first, request),
             Handler::ResetPolicy => self.reset_policy(first),
+            Handler::SetBreaker => self.set_breaker(first, request),
             Handler::Events => self.events(request),
             Handler::Config => Ok(Answer::pretty(&*self.effective.read(Arc::clone))),
             Handler::Health => Ok(self.health()),

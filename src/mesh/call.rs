@@ -289,7 +289,7 @@ impl CallMachine {
             None => (cause, Outcome::Excluded),
         };
         if let Some(mut admission) = self.admission.take() {
-            self.cluster.settle(None, Some((&mut admission, outcome)), Some(now));
+            self.cluster.settle(None, Some((&mut admission, outcome, self.took(now))), Some(now));
         }
         self.state = State::Ended(Err(cause));
     }
@@ -405,10 +405,10 @@ impl CallMachine {
             (Err(Cause::DeadlineExceeded), Outcome::Excluded) => self.last.take().map_or(Outcome::Excluded, |(_, outcome)| outcome),
             (_, outcome) => outcome,
         };
-        let mut admission = self.admission.take();
+        let (mut admission, took) = (self.admission.take(), self.took(now));
         let showed = flight.showed(meaning, unreachable, now);
         let attempt = Some((&mut flight.slot, showed));
-        self.cluster.settle(attempt, admission.as_mut().map(|admission| (admission, call)), Some(now));
+        self.cluster.settle(attempt, admission.as_mut().map(|admission| (admission, call, took)), Some(now));
         self.state = State::Ended(result);
     }
 
@@ -432,9 +432,13 @@ impl CallMachine {
         }
     }
 
+    fn took(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.start)
+    }
+
     fn end(&mut self, result: Result<(), Cause>, now: Instant) -> End {
         self.admission = None;
-        let took = now.saturating_duration_since(self.start);
+        let took = self.took(now);
         // A driver that steps on after the end learns nothing new, and nothing is counted again.
         if !std::mem::replace(&mut self.counted, true) {
             self.running.count(result.is_ok(), took);

@@ -79,7 +79,7 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         if !self.returned {
-            self.cluster.clone().settle(None, Some((self, Outcome::Excluded)), None);
+            self.cluster.clone().settle(None, Some((self, Outcome::Excluded, Duration::ZERO)), None);
         }
     }
 }
@@ -204,11 +204,11 @@ impl Cluster {
                     Entry::Go(Some(admission), InFlight { cluster: Arc::clone(self), member, seat, returned: false })
                 }
                 Pick::AllBusy => {
-                    state.breaker.record(&state.policy.circuit_breaker, permit, Outcome::Excluded, now);
+                    state.breaker.record(&state.policy.circuit_breaker, permit, Outcome::Excluded, Duration::ZERO, now);
                     state.queue_up(ticket, wake, false)
                 }
                 Pick::None => {
-                    state.breaker.record(&state.policy.circuit_breaker, permit, Outcome::Excluded, now);
+                    state.breaker.record(&state.policy.circuit_breaker, permit, Outcome::Excluded, Duration::ZERO, now);
                     state.refuse(ticket, Cause::NoHealthyInstance, &mut next)
                 }
             }
@@ -264,21 +264,26 @@ impl Cluster {
         granted
     }
 
-    /// Takes back an attempt's slot with what it showed, and a call's slot and permit with its outcome. Without `now` (something was
+    /// Takes back an attempt's slot with what it showed, and a call's slot and permit with its outcome and time. Without `now` (something was
     /// dropped) only slots are given back.
-    pub(super) fn settle(&self, attempt: Option<(&mut InFlight, Showed)>, call: Option<(&mut Admission, Outcome)>, now: Option<Instant>) {
+    pub(super) fn settle(
+        &self,
+        attempt: Option<(&mut InFlight, Showed)>,
+        call: Option<(&mut Admission, Outcome, Duration)>,
+        now: Option<Instant>,
+    ) {
         let (next, transition, told) = self.state.with(|state| {
             if let Some((in_flight, showed)) = attempt {
                 in_flight.returned = true;
                 state.attempt_ended(in_flight, showed, now);
             }
             let mut transition = None;
-            if let Some((admission, outcome)) = call {
+            if let Some((admission, outcome, took)) = call {
                 admission.returned = true;
                 state.in_flight = state.in_flight.saturating_sub(1);
                 // Without a time the outcome is "excluded", which looks at no clock.
                 let now = now.unwrap_or_else(|| state.budget.last_seen());
-                transition = state.breaker.record(&state.policy.circuit_breaker, admission.permit, outcome, now);
+                transition = state.breaker.record(&state.policy.circuit_breaker, admission.permit, outcome, took, now);
             }
             (state.queue.head(), transition, std::mem::take(&mut state.told))
         });
@@ -297,6 +302,7 @@ impl Cluster {
             self.events.publish(kind, Some(&self.name), instance.as_ref(), detail);
         }
         if let Some(Transition { from, to }) = transition {
+            self.counters.breaker_became(to);
             let detail = format!("circuit breaker {} -> {}", from.as_str(), to.as_str());
             self.events.publish(Kind::Breaker, Some(&self.name), None, detail);
         }

@@ -6,6 +6,7 @@
 pub mod call;
 mod care;
 mod cluster;
+mod control;
 mod instances;
 mod invoke;
 mod member;

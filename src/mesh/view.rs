@@ -12,9 +12,9 @@ use super::seat::{Seat, Unavailable};
 use super::{Member, Mesh};
 use crate::model::time::whole_ms;
 use crate::policy::balance::{FULL, Strategy};
-use crate::policy::breaker::Status;
+use crate::policy::breaker::{Control, Status};
 use crate::telemetry::histogram::Snapshot;
-use crate::telemetry::report::{self, BreakerReport, InstanceReport, LatencyReport, RefusedReport, Report, ServiceReport};
+use crate::telemetry::report::{self, BreakerHistory, BreakerReport, InstanceReport, LatencyReport, RefusedReport, Report, ServiceReport};
 
 /// A service, as `GET /services` shows it.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -70,6 +70,8 @@ pub struct Explanation {
     /// So few instances are healthy that health is ignored.
     pub panic: bool,
     pub circuit_breaker: BreakerReport,
+    /// Who decides about it.
+    pub breaker_control: Control,
     pub in_flight: u32,
     pub max_in_flight: u32,
     pub queued: u32,
@@ -147,6 +149,7 @@ impl Mesh {
                 zone: policy.load_balancing.zone.clone(),
                 panic,
                 circuit_breaker: BreakerReport { status, failure_count, success_count },
+                breaker_control: state.breaker.control(),
                 in_flight: state.in_flight,
                 max_in_flight: state.policy.limits.max_in_flight,
                 queued: u32::try_from(state.queue.len()).unwrap_or(u32::MAX),
@@ -246,7 +249,7 @@ fn sentence(why: &Unavailable, seat: &Seat, now: Instant) -> String {
 
 fn add_service(report: &mut Report, cluster: &Cluster, now: Instant) {
     let name = cluster.name.to_string();
-    let (breaker, in_flight, queued, budget, panic, seats) = cluster.look(|state| {
+    let (breaker, control, in_flight, queued, budget, panic, seats) = cluster.look(|state| {
         let (status, failure_count, success_count) = state.breaker.view();
         let seats: Vec<(std::sync::Arc<Member>, bool, u32, &'static str, bool)> = state
             .seats
@@ -258,7 +261,8 @@ fn add_service(report: &mut Report, cluster: &Cluster, now: Instant) {
             .collect();
         let breaker = BreakerReport { status, failure_count, success_count };
         let queued = u32::try_from(state.queue.len()).unwrap_or(u32::MAX);
-        (breaker, state.in_flight, queued, state.budget.left(&state.policy.retry, now), state.is_panic(now), seats)
+        let budget = state.budget.left(&state.policy.retry, now);
+        (breaker, state.breaker.control(), state.in_flight, queued, budget, state.is_panic(now), seats)
     });
     let all: u64 = seats.iter().map(|(member, ..)| member.counters.requests.get()).sum();
     let latency = |snapshot: Snapshot| LatencyReport::from(&snapshot);
@@ -297,6 +301,12 @@ fn add_service(report: &mut Report, cluster: &Cluster, now: Instant) {
                 no_healthy_instance: counters.no_instance.get(),
                 overloaded: counters.overloaded.get(),
                 retries_over_budget: counters.budget_exhausted.get(),
+            },
+            breaker: BreakerHistory {
+                control,
+                opened: counters.breaker_opened.get(),
+                half_opened: counters.breaker_half_opened.get(),
+                closed: counters.breaker_closed.get(),
             },
             ejections: counters.ejections.get(),
             retry_budget_left: budget.floor(),

@@ -32,6 +32,7 @@ pub mod outlier;
 pub mod retry;
 pub mod timeout;
 pub mod upstreams;
+pub mod window;
 
 use serde_json::Value;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::histogram::Histogram;
 use crate::model::Cause;
+use crate::policy::breaker::Status;
 
 /// A number that only grows.
 #[derive(Default, Debug)]
@@ -52,6 +53,12 @@ pub struct ServiceCounters {
     pub no_instance: Counter,
     /// Calls refused because a limit was full.
     pub overloaded: Counter,
+    /// How often the circuit breaker opened.
+    pub breaker_opened: Counter,
+    /// How often it became half open.
+    pub breaker_half_opened: Counter,
+    /// How often it closed again.
+    pub breaker_closed: Counter,
     /// Ejections of instances.
     pub ejections: Counter,
     /// Duration of calls.
@@ -69,6 +76,16 @@ impl ServiceCounters {
             Cause::Overloaded(_) => self.overloaded.add(1),
             _ => {}
         }
+    }
+
+    /// Counts a change of the circuit breaker.
+    pub fn breaker_became(&self, status: Status) {
+        match status {
+            Status::Open => &self.breaker_opened,
+            Status::HalfOpen => &self.breaker_half_opened,
+            Status::Closed => &self.breaker_closed,
+        }
+        .add(1);
     }
 
     /// Counts a call whose answer was delivered.

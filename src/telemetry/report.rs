@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::histogram::Snapshot;
 use crate::model::time::as_ms;
-use crate::policy::breaker::Status;
+use crate::policy::breaker::{Control, Status};
 
 /// Everything that is counted.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -49,10 +49,22 @@ pub struct ServiceReport {
     pub queued: u32,
     pub panic: bool,
     pub refused: RefusedReport,
+    pub breaker: BreakerHistory,
     pub ejections: u64,
     pub retry_budget_left: f64,
     pub latency_ms: LatencyReport,
     pub instances: BTreeMap<String, InstanceReport>,
+}
+
+/// Who decides about a circuit breaker, and how often it has changed.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct BreakerHistory {
+    pub control: Control,
+    pub opened: u64,
+    pub half_opened: u64,
+    pub closed: u64,
 }
 
 /// Calls that were answered without an attempt, and retries that were left out, by what was full or missing.

@@ -12,6 +12,7 @@ mod world;
 
 mod balancing;
 mod breaker;
+mod breaker_modes;
 mod budget;
 mod deadlines;
 mod ejection;

@@ -9,6 +9,7 @@
 mod support;
 
 mod answered;
+mod control;
 mod documented;
 mod drain;
 mod faults;
