@@ -160,6 +160,7 @@ impl From<ApiError> for Answer {
                 body.service = Some(call.service.as_str());
                 body.attempts = Some(call.attempts);
                 body.upstream_status = call.upstream_status();
+                body.limit = call.limit().map(Limit::setting);
                 body.instance = call.instance.as_ref().map(InstanceId::as_str);
                 let how = "may have been processed; send idempotent:true or an Idempotency-Key to allow retries";
                 body.retry_skipped = call.retry_skipped.map(|method| format!("{method} {how}"));

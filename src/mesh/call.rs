@@ -43,6 +43,8 @@ pub struct CallMachine {
     max_retries: u32,
     /// The hash of what consistent hashing and sticky splits go by.
     key: Option<u64>,
+    /// The hash by which its caller is told apart.
+    caller: u64,
     chances: Chances,
     start: Instant,
     deadline: Deadline,
@@ -101,7 +103,7 @@ impl CallMachine {
     /// `roll`: all the chance the call will need.
     pub(super) fn start(cluster: Arc<Cluster>, meta: CallMeta<'_>, roll: u64, running: Running, wake: Wake, now: Instant) -> Self {
         let policy = cluster.policy();
-        let key = meta.key(&policy);
+        let (key, caller) = (meta.key(&policy), meta.caller_key(&policy));
         let retry = &policy.retry;
         let max_retries = if meta.is_retry || !Budget::is_possible(retry) { 0 } else { retry.max_retries };
         Self {
@@ -113,6 +115,7 @@ impl CallMachine {
             max_retries: meta.max_retries.map_or(max_retries, |most| most.min(max_retries)),
             request_id: meta.request_id,
             key,
+            caller,
             chances: Chances::of(roll),
             start: now,
             deadline: Deadline::new(&policy.timeouts, meta.timeout, now),
@@ -259,7 +262,7 @@ impl CallMachine {
         let entry = if self.admission.is_some() {
             self.cluster.again(ticket, &ask, &self.wake, now)
         } else {
-            self.cluster.enter(ticket, &ask, &self.wake, now)
+            self.cluster.enter(ticket, &ask, self.caller, &self.wake, now)
         };
         match entry {
             Entry::Go(admission, slot) => {

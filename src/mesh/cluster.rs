@@ -19,6 +19,7 @@ use crate::policy::balance::{Candidate, Ewma};
 use crate::policy::breaker::{Breaker, Permit, Refused, Transition};
 use crate::policy::classify::Outcome;
 use crate::policy::outlier::{self, may_be_ejected};
+use crate::policy::rate::{Limited, Limiter};
 use crate::policy::retry::Budget;
 use crate::telemetry::counters::ServiceCounters;
 use crate::telemetry::events::{Events, Kind};
@@ -43,6 +44,7 @@ pub(super) struct State {
     pub(super) seats: Vec<Seat>,
     pub(super) breaker: Breaker,
     pub(super) budget: Budget,
+    limiter: Limiter,
     /// Calls that hold a slot.
     pub(super) in_flight: u32,
     pub(super) queue: Queue,
@@ -154,6 +156,7 @@ impl Cluster {
             seats: Vec::new(),
             breaker: Breaker::default(),
             budget,
+            limiter: Limiter::default(),
             in_flight: 0,
             queue: Queue::default(),
             index: next_index(&indices),
@@ -178,13 +181,16 @@ impl Cluster {
 
     // --- calls ---
 
-    /// A new call asks for a slot, for leave from the breaker, and for an instance, all at once. `ticket`: it has been waiting.
-    pub(super) fn enter(self: &Arc<Self>, ticket: Option<Ticket>, ask: &Ask<'_>, wake: &Wake, now: Instant) -> Entry {
+    /// A new call of `caller` asks for a slot, for leave from the breaker, and for an instance, all at once. `ticket`: it has been waiting.
+    pub(super) fn enter(self: &Arc<Self>, ticket: Option<Ticket>, ask: &Ask<'_>, caller: u64, wake: &Wake, now: Instant) -> Entry {
         let mut transition = None;
         let mut next = None;
         let mut enter = |state: &mut State| {
             if ticket.is_none() {
                 let policy = Arc::clone(&state.policy);
+                if let Err(Limited { limit, retry_after }) = state.limiter.admit(&policy.rate_limit, caller, now) {
+                    return Entry::Refused(Cause::RateLimited { limit, retry_after });
+                }
                 state.budget.deposit(&policy.retry, now);
             }
             if !state.queue.is_turn_of(ticket) || state.in_flight >= state.policy.limits.max_in_flight {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Call, Fields, Method, RequestId, ServiceName};
+use crate::model::{Call, Caller, Fields, Method, RequestId, ServiceName};
 use crate::policy::Policy;
 use crate::policy::hash::hash;
 
@@ -40,6 +40,8 @@ pub struct CallMeta<'a> {
     pub hash_key: Option<&'a str>,
     /// The header fields of the request.
     pub headers: &'a dyn Fields,
+    /// As [`Call::caller`].
+    pub caller: &'a Caller,
 }
 
 impl<'a> CallMeta<'a> {
@@ -57,6 +59,7 @@ impl<'a> CallMeta<'a> {
             mode: Mode::Collect,
             hash_key: call.hash_key.as_deref(),
             headers: &call.headers,
+            caller: &call.caller,
         }
     }
 
@@ -64,5 +67,10 @@ impl<'a> CallMeta<'a> {
     pub(super) fn key(&self, policy: &Policy) -> Option<u64> {
         let header = || policy.load_balancing.hash_header.as_ref().and_then(|name| self.headers.first(name));
         self.hash_key.or_else(header).map(|key| hash(key.as_bytes()))
+    }
+
+    /// The hash by which its caller is told apart, where that matters.
+    pub(super) fn caller_key(&self, policy: &Policy) -> u64 {
+        if policy.rate_limit.is_per_caller() { self.caller.told_apart_by(hash) } else { 0 }
     }
 }

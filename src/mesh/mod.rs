@@ -113,7 +113,7 @@ impl Mesh {
     pub fn assemble(parts: Parts) -> Result<Self, Invalid> {
         let Settings { defaults, services, upstreams, max_services, max_instances_per_service } = parts.settings;
         let layers = Layers::new(defaults, services);
-        Ok(Self {
+        let mesh = Self {
             inner: Arc::new(Inner {
                 registry: Registry::new(layers, max_services)?,
                 events: Arc::new(Events::new(Arc::clone(&parts.clock))),
@@ -132,7 +132,9 @@ impl Mesh {
                 parked: Locked::default(),
                 newcomers: OnceLock::new(),
             }),
-        })
+        };
+        mesh.warn_of_configuration();
+        Ok(mesh)
     }
 
     // --- what there is to see ---

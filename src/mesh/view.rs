@@ -10,9 +10,11 @@ use super::cluster::Cluster;
 use super::pick::may_be_picked;
 use super::seat::{Seat, Unavailable};
 use super::{Member, Mesh};
+use crate::model::Limit;
 use crate::model::time::whole_ms;
 use crate::policy::balance::{FULL, Strategy};
 use crate::policy::breaker::{Control, Status};
+use crate::telemetry::counters::ServiceCounters;
 use crate::telemetry::histogram::Snapshot;
 use crate::telemetry::report::{self, BreakerHistory, BreakerReport, InstanceReport, LatencyReport, RefusedReport, Report, ServiceReport};
 
@@ -53,6 +55,8 @@ pub struct InstanceView {
     pub state_reason: Option<String>,
     pub in_flight: u32,
     pub ejected: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ejected_for_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_in_seconds: Option<u64>,
 }
@@ -225,6 +229,7 @@ fn instance_view(seat: &Seat, now: Instant) -> InstanceView {
         state_reason: seat.admin_reason.clone(),
         in_flight: seat.in_flight,
         ejected: seat.outlier.ejected_until(now).is_some(),
+        ejected_for_ms: seat.outlier.ejected_until(now).map(|until| whole_ms(until.saturating_duration_since(now))),
         expires_in_seconds: seat.lease_until.map(|until| until.saturating_duration_since(now).as_secs()),
     }
 }
@@ -296,12 +301,7 @@ fn add_service(report: &mut Report, cluster: &Cluster, now: Instant) {
             in_flight,
             queued,
             panic,
-            refused: RefusedReport {
-                circuit_open: counters.circuit_open.get(),
-                no_healthy_instance: counters.no_instance.get(),
-                overloaded: counters.overloaded.get(),
-                retries_over_budget: counters.budget_exhausted.get(),
-            },
+            refused: refused(counters),
             breaker: BreakerHistory {
                 control,
                 opened: counters.breaker_opened.get(),
@@ -314,4 +314,17 @@ fn add_service(report: &mut Report, cluster: &Cluster, now: Instant) {
             instances,
         },
     );
+}
+
+fn refused(counters: &ServiceCounters) -> RefusedReport {
+    let of = |limits: &[Limit]| limits.iter().map(|limit| counters.by_limit.get(*limit)).sum();
+    RefusedReport {
+        circuit_open: counters.circuit_open.get(),
+        no_healthy_instance: counters.no_instance.get(),
+        overloaded: of(&[Limit::Queue, Limit::QueueTimeout, Limit::Workers]),
+        rate_limited: of(&[Limit::Rate, Limit::CallerRate]),
+        fault_injected: counters.fault_injected.get(),
+        retries_over_budget: counters.budget_exhausted.get(),
+        by_limit: Limit::ALL.iter().map(|limit| (limit.setting(), counters.by_limit.get(*limit))).collect(),
+    }
 }

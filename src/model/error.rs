@@ -99,6 +99,10 @@ pub enum Limit {
     QueueTimeout,
     /// `queue`: calls waiting for a worker of the API server.
     Workers,
+    /// `rateLimit.ratePerSecond`: calls of one service.
+    Rate,
+    /// `rateLimit.perCaller.ratePerSecond`: calls of one caller to one service.
+    CallerRate,
     /// Long polls waiting for a change.
     Watchers,
     /// `maxServices`.
@@ -108,12 +112,17 @@ pub enum Limit {
 }
 
 impl Limit {
+    /// Those that refuse calls.
+    pub const ALL: [Self; 5] = [Self::Queue, Self::QueueTimeout, Self::Workers, Self::Rate, Self::CallerRate];
+
     /// The name of the setting that bounds it.
     pub const fn setting(self) -> &'static str {
         match self {
             Self::Queue => "maxQueue",
             Self::QueueTimeout => "queueTimeoutMs",
             Self::Workers => "queue",
+            Self::Rate => "rateLimit.ratePerSecond",
+            Self::CallerRate => "rateLimit.perCaller.ratePerSecond",
             Self::Watchers => "maxWatchers",
             Self::Services => "maxServices",
             Self::Instances => "maxInstancesPerService",
@@ -135,6 +144,13 @@ pub enum Cause {
     },
     /// A limit is full.
     Overloaded(Limit),
+    /// It is called too often.
+    RateLimited {
+        /// By which limit.
+        limit: Limit,
+        /// Until the next call may come.
+        retry_after: Duration,
+    },
     /// The last attempt got no connection.
     Connect(ConnectFailure),
     /// The last attempt's connection broke.
@@ -161,6 +177,7 @@ impl Cause {
             Self::NoHealthyInstance => Reason::NoHealthyInstance,
             Self::CircuitOpen { .. } => Reason::CircuitOpen,
             Self::Overloaded(_) => Reason::Overloaded,
+            Self::RateLimited { .. } => Reason::RateLimited,
             Self::Connect(_) => Reason::UpstreamConnect,
             Self::Reset => Reason::UpstreamReset,
             Self::Protocol(_) => Reason::UpstreamProtocol,
@@ -219,10 +236,18 @@ impl CallError {
         }
     }
 
+    /// The limit that was full or too low, when the cause is one.
+    pub const fn limit(&self) -> Option<Limit> {
+        match self.cause {
+            Cause::Overloaded(limit) | Cause::RateLimited { limit, .. } => Some(limit),
+            _ => None,
+        }
+    }
+
     /// When it makes sense to call again.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self.cause {
-            Cause::CircuitOpen { retry_after } => Some(retry_after),
+            Cause::CircuitOpen { retry_after } | Cause::RateLimited { retry_after, .. } => Some(retry_after),
             Cause::Overloaded(_) => Some(Duration::from_secs(1)),
             _ => None,
         }
@@ -241,6 +266,7 @@ impl fmt::Display for CallError {
             Cause::NoHealthyInstance => write!(f, "no healthy instance available for service: {service}"),
             Cause::CircuitOpen { .. } => write!(f, "circuit breaker is OPEN for {service}"),
             Cause::Overloaded(limit) => write!(f, "{service} is overloaded: the limit {} is reached", limit.setting()),
+            Cause::RateLimited { limit, .. } => write!(f, "{service} is called too often: the limit {} is reached", limit.setting()),
             Cause::Connect(why) => why.fmt(f),
             Cause::Reset => Failure::Reset.fmt(f),
             Cause::Protocol(what) => write!(f, "unacceptable answer: {what}"),
@@ -291,6 +317,8 @@ reasons! {
     MethodNotAllowed = "method_not_allowed", 405;
     /// The body is larger than allowed.
     PayloadTooLarge = "payload_too_large", 413;
+    /// It is called too often.
+    RateLimited = "rate_limited", 429;
     /// No such service is registered.
     UnknownService = "unknown_service", 503;
     /// Registered, but no instance is available.

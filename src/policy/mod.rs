@@ -29,9 +29,11 @@ pub mod hash;
 pub mod health;
 pub mod limit;
 pub mod outlier;
+pub mod rate;
 pub mod retry;
 pub mod timeout;
 pub mod upstreams;
+mod warnings;
 pub mod window;
 
 use serde_json::Value;
@@ -56,6 +58,8 @@ settings! {
         health_check: health::Config = health::Config::default();
         /// How much may run and wait at once.
         limits: limit::Config = limit::Config::default();
+        /// How often it may be called.
+        rate_limit: rate::Config = rate::Config::default();
     }
 }
 

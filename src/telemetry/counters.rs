@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::histogram::Histogram;
-use crate::model::Cause;
+use crate::model::{Cause, Limit};
 use crate::policy::breaker::Status;
 
 /// A number that only grows.
@@ -51,8 +51,10 @@ pub struct ServiceCounters {
     pub circuit_open: Counter,
     /// Calls that found no available instance.
     pub no_instance: Counter,
-    /// Calls refused because a limit was full.
-    pub overloaded: Counter,
+    /// Calls refused because a limit was full, by limit.
+    pub by_limit: ByLimit,
+    /// Calls that a route was told to fail.
+    pub fault_injected: Counter,
     /// How often the circuit breaker opened.
     pub breaker_opened: Counter,
     /// How often it became half open.
@@ -73,7 +75,7 @@ impl ServiceCounters {
         match cause {
             Cause::CircuitOpen { .. } => self.circuit_open.add(1),
             Cause::NoHealthyInstance => self.no_instance.add(1),
-            Cause::Overloaded(_) => self.overloaded.add(1),
+            Cause::Overloaded(limit) | Cause::RateLimited { limit, .. } => self.by_limit.add(*limit),
             _ => {}
         }
     }
@@ -92,6 +94,29 @@ impl ServiceCounters {
     pub fn delivered(&self, took: Duration) {
         self.successes.add(1);
         self.latency.record(took);
+    }
+}
+
+/// Refusals by limit.
+#[derive(Default, Debug)]
+pub struct ByLimit {
+    counters: [Counter; Limit::ALL.len()],
+}
+
+impl ByLimit {
+    fn add(&self, limit: Limit) {
+        if let Some(counter) = Self::place(limit).and_then(|at| self.counters.get(at)) {
+            counter.add(1);
+        }
+    }
+
+    /// How many calls a limit has refused.
+    pub fn get(&self, limit: Limit) -> u64 {
+        Self::place(limit).and_then(|at| self.counters.get(at)).map_or(0, Counter::get)
+    }
+
+    fn place(limit: Limit) -> Option<usize> {
+        Limit::ALL.iter().position(|other| *other == limit)
     }
 }
 

@@ -48,6 +48,7 @@ pub enum Kind {
     State,
     Weight,
     Policy,
+    Warning,
     Addresses,
     Config,
     Draining,
@@ -56,7 +57,7 @@ pub enum Kind {
 impl Kind {
     /// Whether an operator should look: logged as a warning.
     const fn is_trouble(self) -> bool {
-        matches!(self, Self::Expired | Self::Unhealthy | Self::Ejected | Self::Breaker | Self::Panic)
+        matches!(self, Self::Expired | Self::Unhealthy | Self::Ejected | Self::Breaker | Self::Panic | Self::Warning)
     }
 }
 

@@ -75,7 +75,11 @@ pub struct RefusedReport {
     pub circuit_open: u64,
     pub no_healthy_instance: u64,
     pub overloaded: u64,
+    pub rate_limited: u64,
+    pub fault_injected: u64,
     pub retries_over_budget: u64,
+    /// By the setting of the limit that was full.
+    pub by_limit: BTreeMap<&'static str, u64>,
 }
 
 /// One instance.

@@ -21,6 +21,7 @@ mod limits;
 mod machine;
 mod metrics;
 mod policy;
+mod rate;
 mod registry;
 mod reproducibility;
 mod retries;

@@ -37,3 +37,29 @@ fn an_order_that_makes_no_sense_is_refused_and_nothing_changes() {
     house.put("/services/nobody/breaker", &json!({"state": "reset"})).with_status(404);
     house.call("users", "/").with_status(200);
 }
+
+#[test]
+fn what_comes_too_often_is_answered_429_with_a_time_to_come_back() {
+    let (house, upstream) = (House::new(), Upstream::named("x"));
+    house.register("users", "users-1", &upstream);
+    house.policy("users", &json!({"rateLimit": {"perCaller": {"ratePerSecond": 0.01, "burst": 2}}}));
+    house.call("users", "/").with_status(200);
+    house.call("users", "/").with_status(200);
+    let refused = house.call("users", "/").with_status(429);
+    assert_eq!((refused.reason().as_str(), refused.header("retry-after")), ("rate_limited", Some("100")));
+    assert_eq!(refused.header("x-mesh-not-sent"), Some("true"));
+    assert_eq!(refused.json()["limit"], "rateLimit.perCaller.ratePerSecond");
+    assert_eq!(house.metrics()["services"]["users"]["refused"]["rateLimited"], 1);
+    assert_eq!(upstream.requests(), 2);
+}
+
+#[test]
+fn settings_that_make_no_sense_together_are_taken_with_a_warning_in_the_answer() {
+    let house = House::new();
+    let put = |patch| house.put("/services/users/policy", &patch).with_status(200).json();
+    let warned = put(json!({"timeouts": {"connectMs": 60_000}}));
+    assert_eq!(warned["warnings"], json!(["timeouts.connectMs 60000 is above timeouts.attemptMs 10000; the attempt ends first"]));
+    assert_eq!(warned["timeouts"]["connectMs"], 60_000);
+    assert_eq!(put(json!({"timeouts": {"connectMs": 500}})).get("warnings"), None);
+    house.put("/services/users/policy", &json!({"timeouts": {"attemptMs": 60_000}})).with_status(400);
+}
