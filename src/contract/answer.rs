@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::mesh::RegistryError;
 use crate::model::time::whole_ms;
-use crate::model::{CallError, Headers, InstanceId, Invalid, Limit, Reason, Reply};
+use crate::model::{CallError, Headers, InstanceId, Invalid, Limit, Reason, Reply, StaticAnswer};
 
 /// An answer, whole.
 #[derive(Clone, PartialEq, Debug)]
@@ -131,6 +131,13 @@ impl ApiError {
         }
     }
 
+    const fn status(&self) -> u16 {
+        match self {
+            Self::Call(error) => error.status(),
+            _ => self.reason().status(),
+        }
+    }
+
     fn sentence(&self) -> String {
         match self {
             Self::Bad(fault) => fault.to_string(),
@@ -147,8 +154,21 @@ impl ApiError {
     }
 }
 
+/// The answer a route gives in place of a failure, which its header fields tell all the same.
+fn fallback(answer: &StaticAnswer, error: &CallError) -> Answer {
+    let StaticAnswer { status, headers, body } = answer.clone();
+    let mut answer = Answer { status, headers, body }.with("x-mesh-reason", error.reason().word()).with("x-mesh-fallback", "true");
+    answer.headers.push_number("x-mesh-attempts", u64::from(error.attempts));
+    answer
+}
+
 impl From<ApiError> for Answer {
     fn from(error: ApiError) -> Self {
+        if let ApiError::Call(error) = &error
+            && let Some(answer) = &error.fallback
+        {
+            return fallback(answer, error);
+        }
         let reason = error.reason();
         let mut body = ErrorBody { error: error.sentence(), reason: reason.word(), ..ErrorBody::default() };
         let mut headers = Headers::with_room(8);
@@ -193,7 +213,7 @@ impl From<ApiError> for Answer {
         }
         // Text and numbers can always be written.
         let body = serde_json::to_vec(&body).unwrap_or_default();
-        Self { status: reason.status(), headers, body }
+        Self { status: error.status(), headers, body }
     }
 }
 
@@ -245,6 +265,7 @@ mod tests {
             retry_skipped: None,
             budget_exhausted: false,
             not_sent: false,
+            fallback: None,
         }
     }
 

@@ -26,13 +26,17 @@ use crate::model::{CallError, Cause, ConnectFailure, Failure, Fields, Limit, Met
 use crate::policy::Policy;
 use crate::policy::balance::Draw;
 use crate::policy::classify::{Again, Event, Meaning, Outcome, classify};
-use crate::policy::retry::Budget;
-use crate::policy::timeout::{Deadline, FLOOR};
+use crate::policy::retry::{self, Budget};
+use crate::policy::route::Decision;
+use crate::policy::timeout::{self, Deadline, FLOOR};
 
 /// The machine.
 pub struct CallMachine {
     cluster: Arc<Cluster>,
     policy: Arc<Policy>,
+    /// What the routes have decided.
+    decision: Decision,
+    is_mirror: bool,
     mode: Mode,
     wake: Wake,
     /// Counts the call as running.
@@ -67,6 +71,8 @@ pub struct CallMachine {
 }
 
 enum State {
+    New,
+    HeldUp(Instant),
     Entering(Option<(Ticket, Instant)>),
     Sent(Flight),
     Answered(Flight, Meaning, u16),
@@ -102,9 +108,12 @@ impl CallMachine {
     /// A new call. It does nothing before the first [`step`](Self::step).
     /// `roll`: all the chance the call will need.
     pub(super) fn start(cluster: Arc<Cluster>, meta: CallMeta<'_>, roll: u64, running: Running, wake: Wake, now: Instant) -> Self {
-        let policy = cluster.policy();
+        let (policy, mut chances) = (cluster.policy(), Chances::of(roll));
         let (key, caller) = (meta.key(&policy), meta.caller_key(&policy));
-        let retry = &policy.retry;
+        let decision = meta.decide(&policy, key, &mut chances);
+        let route = decision.route.as_deref();
+        let retry = route.and_then(|route| route.retry.as_ref()).unwrap_or(&policy.retry);
+        let timeouts = route.and_then(|route| route.timeouts.as_ref()).unwrap_or(&policy.timeouts);
         let max_retries = if meta.is_retry || !Budget::is_possible(retry) { 0 } else { retry.max_retries };
         Self {
             mode: meta.mode,
@@ -116,10 +125,11 @@ impl CallMachine {
             request_id: meta.request_id,
             key,
             caller,
-            chances: Chances::of(roll),
+            chances,
+            is_mirror: meta.is_mirror,
             start: now,
-            deadline: Deadline::new(&policy.timeouts, meta.timeout, now),
-            state: State::Entering(None),
+            deadline: Deadline::new(timeouts, meta.timeout, now),
+            state: State::New,
             admission: None,
             attempts: Attempts::default(),
             retries: 0,
@@ -131,6 +141,7 @@ impl CallMachine {
             hurried: false,
             counted: false,
             last: None,
+            decision,
             cluster,
             policy,
         }
@@ -140,6 +151,19 @@ impl CallMachine {
     pub fn step(&mut self, now: Instant) -> Step {
         loop {
             match std::mem::replace(&mut self.state, State::Over) {
+                // A fault that a route injects comes first.
+                State::New => self.state = State::HeldUp(self.decision.delay.map_or(now, |delay| self.start + delay)),
+                State::HeldUp(until) if now < until && !self.hurried && now < self.deadline.end() => {
+                    let until = until.min(self.deadline.end());
+                    self.state = State::HeldUp(until);
+                    return Step::Wait { until };
+                }
+                State::HeldUp(_) => {
+                    self.state = match self.decision.abort {
+                        Some(status) => State::Ended(Err(Cause::FaultInjected(status))),
+                        None => State::Entering(None),
+                    };
+                }
                 State::Entering(waiting) => {
                     if let Some(step) = self.ask(waiting, now, State::Entering) {
                         return step;
@@ -167,7 +191,7 @@ impl CallMachine {
         let Some(mut flight) = self.sent() else { return Verdict::Discard };
         flight.answered_after = Some(now.saturating_duration_since(flight.began));
         self.not_sent = false;
-        let meaning = classify(&Event::Answer(status, headers), &self.policy.retry, flight.cut_short_by_caller);
+        let meaning = classify(&Event::Answer(status, headers), self.retry(), flight.cut_short_by_caller);
         if let Some(until) = self.retry_at(&meaning, false, now, roll) {
             self.last = Some((Cause::Status(status), meaning.call));
             self.attempt_over(flight, &meaning, false, Some(status), now);
@@ -223,6 +247,16 @@ impl CallMachine {
     /// The settings it goes by.
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// The times it goes by: those of its route, else those of the service.
+    pub fn timeouts(&self) -> &timeout::Config {
+        self.decision.route.as_ref().and_then(|route| route.timeouts.as_ref()).unwrap_or(&self.policy.timeouts)
+    }
+
+    /// The retries it goes by: those of its route, else those of the service.
+    pub fn retry(&self) -> &retry::Config {
+        self.decision.route.as_ref().and_then(|route| route.retry.as_ref()).unwrap_or(&self.policy.retry)
     }
 
     /// The mesh is shutting down: waits between attempts are skipped from now on.
@@ -298,7 +332,7 @@ impl CallMachine {
     }
 
     fn send(&mut self, slot: InFlight, now: Instant) -> Attempt {
-        let timeouts = &self.policy.timeouts;
+        let timeouts = self.timeouts();
         let (timeout, cut_short_by_caller) = self.deadline.attempt(timeouts, now);
         let connect_cut_short_by_caller = cut_short_by_caller && timeout < timeouts.connect_ms.duration();
         let attempt = Attempt {
@@ -308,9 +342,13 @@ impl CallMachine {
             timeout,
             left: self.deadline.left(now),
             fresh: self.stale_retry_used,
+            endpoint: self.decision.endpoint.clone(),
+            changes: self.decision.route.as_ref().and_then(|route| route.changes.clone()),
+            mirror: self.decision.mirror.clone().filter(|_| self.attempts.count() == 0),
+            is_mirror: self.is_mirror,
         };
-        self.attempts.push(AttemptReport { member: Arc::clone(&slot.member), took: Duration::ZERO, status: None });
         let cut_short = timeout < timeouts.attempt_ms.duration();
+        self.attempts.push(AttemptReport { member: Arc::clone(&slot.member), took: Duration::ZERO, status: None });
         self.state =
             State::Sent(Flight { slot, began: now, cut_short_by_caller, connect_cut_short_by_caller, cut_short, answered_after: None });
         attempt
@@ -322,7 +360,7 @@ impl CallMachine {
         let unreachable = matches!(failure, Failure::Connect(_) | Failure::Timeout);
         let connect = matches!(failure, Failure::Connect(_));
         let cut_short = if connect { flight.connect_cut_short_by_caller } else { flight.cut_short_by_caller };
-        let meaning = classify(&Event::Failed(&failure), &self.policy.retry, cut_short);
+        let meaning = classify(&Event::Failed(&failure), self.retry(), cut_short);
         if again {
             let at_once = stale && !self.stale_retry_used;
             self.stale_retry_used |= stale;
@@ -361,7 +399,7 @@ impl CallMachine {
         let wait = match meaning.retry_after {
             Some(asked) => asked,
             None if connect && outlook.untried => Duration::ZERO,
-            None => self.policy.retry.delay(self.retries + 1, roll),
+            None => self.retry().delay(self.retries + 1, roll),
         };
         if self.deadline.left(now) < wait.saturating_add(FLOOR) {
             return None;
@@ -375,8 +413,8 @@ impl CallMachine {
     }
 
     /// What it wants of a pick.
-    const fn asks(&self, chance: u64) -> Ask<'_> {
-        Ask { tried: &self.attempts, subset: None, draw: Draw { chance, key: self.key } }
+    fn asks(&self, chance: u64) -> Ask<'_> {
+        Ask { tried: &self.attempts, subset: self.decision.subset(), draw: Draw { chance, key: self.key } }
     }
 
     /// Whether the request may be sent again as far as its safety goes; remembers when that is what forbids it.
@@ -442,6 +480,7 @@ impl CallMachine {
     fn end(&mut self, result: Result<(), Cause>, now: Instant) -> End {
         self.admission = None;
         let took = self.took(now);
+        let fallback = self.decision.route.as_ref().and_then(|route| route.fallback.clone());
         // A driver that steps on after the end learns nothing new, and nothing is counted again.
         if !std::mem::replace(&mut self.counted, true) {
             self.running.count(result.is_ok(), took);
@@ -449,6 +488,7 @@ impl CallMachine {
                 Ok(()) => self.cluster.counters.delivered(took),
                 Err(cause) => self.cluster.counters.failed(cause, took),
             }
+            self.cluster.counters.decided(self.decision.delay.is_some(), result.is_err() && fallback.is_some());
         }
         let attempts = std::mem::take(&mut self.attempts);
         let result = result.map_err(|cause| CallError {
@@ -459,6 +499,7 @@ impl CallMachine {
             retry_skipped: self.retry_skipped.then_some(self.method),
             budget_exhausted: self.budget_exhausted,
             not_sent: self.not_sent,
+            fallback,
             cause,
         });
         End { result, report: Report { attempts, took } }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use crate::model::{Call, Caller, Fields, Method, RequestId, ServiceName};
+use crate::model::time::Chances;
+use crate::model::{Call, Caller, Endpoint, Fields, Method, RequestId, ServiceName};
 use crate::policy::Policy;
 use crate::policy::hash::hash;
+use crate::policy::route::{Decision, Seen};
 
 /// How a driver hands the answer on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +40,10 @@ pub struct CallMeta<'a> {
     pub mode: Mode,
     /// As [`Call::hash_key`].
     pub hash_key: Option<&'a str>,
+    /// Path and query.
+    pub endpoint: &'a Endpoint,
+    /// It is a copy that a route made; it is marked, and not copied again.
+    pub is_mirror: bool,
     /// The header fields of the request.
     pub headers: &'a dyn Fields,
     /// As [`Call::caller`].
@@ -58,6 +64,8 @@ impl<'a> CallMeta<'a> {
             request_id,
             mode: Mode::Collect,
             hash_key: call.hash_key.as_deref(),
+            endpoint: &call.endpoint,
+            is_mirror: false,
             headers: &call.headers,
             caller: &call.caller,
         }
@@ -72,5 +80,15 @@ impl<'a> CallMeta<'a> {
     /// The hash by which its caller is told apart, where that matters.
     pub(super) fn caller_key(&self, policy: &Policy) -> u64 {
         if policy.rate_limit.is_per_caller() { self.caller.told_apart_by(hash) } else { 0 }
+    }
+
+    /// What the routes decide about it.
+    pub(super) fn decide(&self, policy: &Policy, key: Option<u64>, chances: &mut Chances) -> Decision {
+        let seen = Seen { method: self.method, endpoint: self.endpoint, headers: self.headers, key };
+        let mut decision = policy.routes.decide(&seen, chances);
+        if self.is_mirror {
+            decision.mirror = None;
+        }
+        decision
     }
 }

@@ -12,6 +12,7 @@ mod invoke;
 mod member;
 mod membership;
 mod meta;
+mod mirroring;
 mod pick;
 pub mod ports;
 mod queue;
@@ -35,6 +36,7 @@ pub use queue::Wake;
 pub use settings::Settings;
 
 use call::{CallMachine, CallMeta};
+use mirroring::Mirrors;
 use ports::{Resolver, Store, Transport};
 use registry::{Layers, Registry};
 
@@ -80,6 +82,8 @@ pub(crate) struct Inner {
     parked: Locked<Vec<Thread>>,
     /// Who wants to know of new members: the health checker.
     newcomers: OnceLock<Announce>,
+    /// Who sends copies of calls.
+    mirrors: OnceLock<Mirrors>,
 }
 
 /// Told of each member that is registered.
@@ -131,6 +135,7 @@ impl Mesh {
                 running: AtomicUsize::new(0),
                 parked: Locked::default(),
                 newcomers: OnceLock::new(),
+                mirrors: OnceLock::new(),
             }),
         };
         mesh.warn_of_configuration();
@@ -166,7 +171,7 @@ impl Mesh {
     /// # Errors
     /// [`CallError`] when it cannot even be begun: no such service, too many hops, the mesh is shutting down. It has been counted.
     pub fn start(&self, meta: CallMeta<'_>, wake: Wake, start: Instant) -> Result<CallMachine, Box<CallError>> {
-        let running = self.begin_call();
+        let running = self.begin_call(!meta.is_mirror);
         let cause = if meta.hops >= MAX_HOPS {
             Cause::LoopDetected
         } else if self.is_stopping() {
@@ -189,10 +194,11 @@ impl Mesh {
         if deadline < patience { (deadline, Cause::DeadlineExceeded) } else { (patience, Cause::Overloaded(Limit::QueueTimeout)) }
     }
 
-    /// Counts a call as running until the answer is dropped.
-    fn begin_call(&self) -> Running {
-        self.inner.running.fetch_add(1, Ordering::SeqCst);
-        Running(Arc::clone(&self.inner))
+    /// Counts a call as running until the answer is dropped, if a shutdown should `wait` for it.
+    fn begin_call(&self, wait: bool) -> Running {
+        let places = usize::from(wait);
+        self.inner.running.fetch_add(places, Ordering::SeqCst);
+        Running(Arc::clone(&self.inner), places)
     }
 
     /// Whether the mesh is shutting down.
@@ -233,7 +239,7 @@ impl Mesh {
 }
 
 /// A running call; the last one to end wakes whoever waits for that.
-pub(crate) struct Running(Arc<Inner>);
+pub(crate) struct Running(Arc<Inner>, usize);
 
 impl Running {
     /// Counts the call, which has ended.
@@ -244,7 +250,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let last = self.0.running.fetch_sub(1, Ordering::SeqCst) == 1;
+        let last = self.1 > 0 && self.0.running.fetch_sub(self.1, Ordering::SeqCst) == self.1;
         if last && self.0.stopping.load(Ordering::SeqCst) {
             for thread in self.0.parked.with(|parked| parked.clone()) {
                 thread.unpark();

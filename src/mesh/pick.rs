@@ -158,7 +158,8 @@ pub(super) fn may_be_picked(seat: &Seat, panic: bool, now: Instant) -> bool {
     }
 }
 
-fn is_in(seat: &Seat, subset: Option<&BTreeMap<String, String>>) -> bool {
+/// Whether an instance has the labels that are asked for.
+pub(super) fn is_in(seat: &Seat, subset: Option<&BTreeMap<String, String>>) -> bool {
     let Some(subset) = subset else { return true };
     let labels = seat.registration.metadata.as_ref();
     subset.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))

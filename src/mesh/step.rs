@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::member::Member;
 use super::report::End;
+use crate::model::{Call, Endpoint, ServiceName};
+use crate::policy::route::HeaderChanges;
 
 /// What to do next.
 #[allow(clippy::large_enum_variant)] // Made once per step and taken apart at once; a box would cost each call an allocation.
@@ -40,6 +42,34 @@ pub struct Attempt {
     pub left: Duration,
     /// Use no kept-alive connection: one has just turned out to be closed.
     pub fresh: bool,
+    /// Ask for this instead of what the call says.
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// Do this to the caller's header fields before those of the mesh are added.
+    pub changes: Option<Arc<HeaderChanges>>,
+    /// Give a copy of the request, as this attempt sends it, to [`Mesh::mirror`](super::Mesh::mirror) for this service.
+    pub mirror: Option<ServiceName>,
+    /// It is such a copy: say so in `x-mesh-mirror: true`.
+    pub is_mirror: bool,
+}
+
+impl Attempt {
+    /// The path and query to ask for.
+    pub fn endpoint<'a>(&'a self, call: &'a Endpoint) -> &'a Endpoint {
+        self.endpoint.as_deref().unwrap_or(call)
+    }
+
+    /// The copy of a call that is to be mirrored, if one is.
+    pub fn mirrored(&self, call: &Call) -> Option<Call> {
+        let service = self.mirror.clone()?;
+        let mut headers = call.headers.clone();
+        if let Some(changes) = &self.changes {
+            changes.apply(&mut headers);
+        }
+        let endpoint = self.endpoint(&call.endpoint).clone();
+        let copy = Call { service, endpoint, headers, timeout: None, max_retries: Some(0), request_id: None, ..call.clone() };
+        // So that mirrors of mirrors come to an end.
+        Some(Call { hops: call.hops.saturating_add(1), ..copy })
+    }
 }
 
 /// What to do with an answer whose head has come.

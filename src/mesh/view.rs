@@ -1,22 +1,27 @@
 //! The mesh as it can be seen from outside: services and instances, why each can or cannot be picked, what was counted.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde::Serialize;
 
 use super::cluster::Cluster;
-use super::pick::may_be_picked;
+use super::pick::{is_in, may_be_picked};
 use super::seat::{Seat, Unavailable};
 use super::{Member, Mesh};
 use crate::model::Limit;
 use crate::model::time::whole_ms;
+use crate::policy::Policy;
 use crate::policy::balance::{FULL, Strategy};
 use crate::policy::breaker::{Control, Status};
+use crate::policy::route::{Route, Side};
 use crate::telemetry::counters::ServiceCounters;
 use crate::telemetry::histogram::Snapshot;
-use crate::telemetry::report::{self, BreakerHistory, BreakerReport, InstanceReport, LatencyReport, RefusedReport, Report, ServiceReport};
+use crate::telemetry::report::{
+    self, BreakerHistory, BreakerReport, InstanceReport, LatencyReport, RefusedReport, Report, RoutesReport, ServiceReport,
+};
 
 /// A service, as `GET /services` shows it.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -99,6 +104,9 @@ pub struct ExplainedInstance {
     pub weight: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    /// Which sides of which routes it is on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<String>,
 }
 
 impl Mesh {
@@ -120,7 +128,7 @@ impl Mesh {
         let now = self.inner.clock.now();
         let cluster = self.inner.registry.find(name)?;
         Some(cluster.look(|state| {
-            let policy = std::sync::Arc::clone(&state.policy);
+            let policy = Arc::clone(&state.policy);
             let (panic, busy) = (state.is_panic(now), policy.limits.instance_max_in_flight);
             let mut instances: Vec<ExplainedInstance> = state
                 .availability(now)
@@ -141,6 +149,7 @@ impl Mesh {
                         in_flight: seat.in_flight,
                         weight: seat.weight().get(),
                         zone: seat.registration.zone.clone(),
+                        routes: sides_of(seat, &policy),
                     }
                 })
                 .collect();
@@ -194,7 +203,7 @@ impl Mesh {
 fn service_view(cluster: &Cluster, now: Instant) -> ServiceView {
     // Histograms are read after the lock is left.
     let (index, seats) = cluster.look(|state| {
-        let seats: Vec<_> = state.seats.iter().map(|seat| (std::sync::Arc::clone(&seat.member), instance_view(seat, now))).collect();
+        let seats: Vec<_> = state.seats.iter().map(|seat| (Arc::clone(&seat.member), instance_view(seat, now))).collect();
         (state.index, seats)
     });
     let mut instances: Vec<InstanceView> = seats
@@ -234,6 +243,16 @@ fn instance_view(seat: &Seat, now: Instant) -> InstanceView {
     }
 }
 
+/// The sides of routes that an instance is on, each with its share.
+fn sides_of(seat: &Seat, policy: &Policy) -> Vec<String> {
+    let on = |route: &Arc<Route>| {
+        let total: u32 = route.sides().iter().map(|side| side.weight).sum();
+        let share = |side: &Side| format!("route {}: a side with {} of {total}", route.name, side.weight);
+        route.sides().iter().filter(|side| is_in(seat, Some(&side.subset))).map(share).collect::<Vec<_>>()
+    };
+    policy.routes.iter().flat_map(on).collect()
+}
+
 fn sentence(why: &Unavailable, seat: &Seat, now: Instant) -> String {
     match why {
         Unavailable::State(state) => {
@@ -256,12 +275,12 @@ fn add_service(report: &mut Report, cluster: &Cluster, now: Instant) {
     let name = cluster.name.to_string();
     let (breaker, control, in_flight, queued, budget, panic, seats) = cluster.look(|state| {
         let (status, failure_count, success_count) = state.breaker.view();
-        let seats: Vec<(std::sync::Arc<Member>, bool, u32, &'static str, bool)> = state
+        let seats: Vec<(Arc<Member>, bool, u32, &'static str, bool)> = state
             .seats
             .iter()
             .map(|seat| {
                 let ejected = seat.outlier.ejected_until(now).is_some();
-                (std::sync::Arc::clone(&seat.member), seat.health.is_healthy(), seat.in_flight, seat.admin.as_str(), ejected)
+                (Arc::clone(&seat.member), seat.health.is_healthy(), seat.in_flight, seat.admin.as_str(), ejected)
             })
             .collect();
         let breaker = BreakerReport { status, failure_count, success_count };
@@ -302,6 +321,12 @@ fn add_service(report: &mut Report, cluster: &Cluster, now: Instant) {
             queued,
             panic,
             refused: refused(counters),
+            routes: RoutesReport {
+                held_up: counters.held_up.get(),
+                fallbacks: counters.fallbacks.get(),
+                mirrored: counters.mirrored.get(),
+                mirrors_dropped: counters.mirrors_dropped.get(),
+            },
             breaker: BreakerHistory {
                 control,
                 opened: counters.breaker_opened.get(),

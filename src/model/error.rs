@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{InstanceId, Method, RequestId, ServiceName};
+use super::{InstanceId, Method, RequestId, ServiceName, StaticAnswer};
 
 /// A value that is not what its field allows. `field` is as the user wrote it, `why` completes the sentence.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -165,6 +166,8 @@ pub enum Cause {
     DeadlineExceeded,
     /// The call passed through too many meshes.
     LoopDetected,
+    /// A route was told to fail it with this status.
+    FaultInjected(u16),
     /// The mesh is shutting down.
     Draining,
 }
@@ -185,6 +188,7 @@ impl Cause {
             Self::Timeout => Reason::UpstreamTimeout,
             Self::DeadlineExceeded => Reason::DeadlineExceeded,
             Self::LoopDetected => Reason::LoopDetected,
+            Self::FaultInjected(_) => Reason::FaultInjected,
             Self::Draining => Reason::Draining,
         }
     }
@@ -220,12 +224,22 @@ pub struct CallError {
     pub budget_exhausted: bool,
     /// No attempt can have been processed by an instance.
     pub not_sent: bool,
+    /// What the caller is to be answered instead, if the policy says so.
+    pub fallback: Option<Arc<StaticAnswer>>,
 }
 
 impl CallError {
     /// The word for why, as the HTTP API says it.
     pub const fn reason(&self) -> Reason {
         self.cause.reason()
+    }
+
+    /// The status of an HTTP answer that says so.
+    pub const fn status(&self) -> u16 {
+        match self.cause {
+            Cause::FaultInjected(status) => status,
+            _ => self.reason().status(),
+        }
     }
 
     /// The status of the last answer, when the cause is one.
@@ -274,6 +288,7 @@ impl fmt::Display for CallError {
             Cause::Timeout => write!(f, "no whole answer within the time of one attempt"),
             Cause::DeadlineExceeded => f.write_str("the deadline of the call has passed"),
             Cause::LoopDetected => write!(f, "the call to {service} has passed through too many meshes"),
+            Cause::FaultInjected(status) => write!(f, "a fault was injected: the route says to answer {status}"),
             Cause::Draining => f.write_str("the mesh is shutting down"),
         }
     }
@@ -341,6 +356,8 @@ reasons! {
     DeadlineExceeded = "deadline_exceeded", 504;
     /// The call passed through too many meshes.
     LoopDetected = "loop_detected", 508;
+    /// A route was told to fail the call; the status is the route's.
+    FaultInjected = "fault_injected", 503;
     /// The mesh is shutting down.
     Draining = "draining", 503;
     /// The registry cannot confirm a write; nothing was changed.
@@ -363,6 +380,7 @@ mod tests {
             retry_skipped: None,
             budget_exhausted: false,
             not_sent: false,
+            fallback: None,
         }
     }
 

@@ -31,6 +31,7 @@ pub mod limit;
 pub mod outlier;
 pub mod rate;
 pub mod retry;
+pub mod route;
 pub mod timeout;
 pub mod upstreams;
 mod warnings;
@@ -60,6 +61,9 @@ settings! {
         limits: limit::Config = limit::Config::default();
         /// How often it may be called.
         rate_limit: rate::Config = rate::Config::default();
+        /// What is special about some calls: the first route whose "match" covers a call decides. Each may have "split", "mirror",
+        /// "fault", "rewritePrefix", "setHeaders", "removeHeaders", "timeouts", "retry" and "fallback".
+        routes: route::Table = route::Table::default();
     }
 }
 
@@ -69,11 +73,14 @@ impl Policy {
     /// # Errors
     /// [`Invalid`] naming the first key that is unknown, has the wrong type, or is out of range.
     pub fn from_json(json: &Value) -> Result<Self, Invalid> {
-        let policy: Self = crate::policy::read(json, &Self::default())?;
+        let mut policy: Self = crate::policy::read(json, &Self::default())?;
         let mut faults = Vec::new();
         policy.check("", &mut faults);
         policy.timeouts.check_order(&mut faults);
         policy.health_check.check_request(&mut faults);
+        if let Err(fault) = policy.routes.build(&policy.timeouts, &policy.retry) {
+            faults.push(fault);
+        }
         match faults.into_iter().next() {
             None => Ok(policy),
             Some(fault) => Err(fault),

@@ -65,6 +65,8 @@ impl Policy {
                 rate.per_caller.rate_per_second, rate.rate_per_second
             )
         });
+        let after_all = self.routes.iter().skip_while(|route| !route.covers_all()).skip(1);
+        all.extend(after_all.map(|route| format!("routes: {} stands after a route that covers every call; it never counts", route.name)));
         all
     }
 }
@@ -96,6 +98,7 @@ mod tests {
             (json!({"outlier": {"baseEjectionMs": 400_000}}), "outlier.baseEjectionMs 400000 is above"),
             (json!({"healthCheck": {"intervalMs": 1000}}), "healthCheck.timeoutMs 5000 is above healthCheck.intervalMs 1000"),
             (json!({"rateLimit": {"ratePerSecond": 1, "perCaller": {"ratePerSecond": 2}}}), "rateLimit.perCaller.ratePerSecond 2"),
+            (json!({"routes": [{"name": "all"}, {"name": "late", "match": {"method": "GET"}}]}), "routes: late stands after a route"),
         ] {
             let found = warnings(&json);
             assert!(found.len() == 1 && found[0].starts_with(named), "{json}: {found:?}");

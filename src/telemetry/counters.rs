@@ -55,6 +55,14 @@ pub struct ServiceCounters {
     pub by_limit: ByLimit,
     /// Calls that a route was told to fail.
     pub fault_injected: Counter,
+    /// Calls that a route was told to hold up.
+    pub held_up: Counter,
+    /// Calls that failed and got the answer of their route instead.
+    pub fallbacks: Counter,
+    /// Calls that were copied to another service.
+    pub mirrored: Counter,
+    /// Copies that were dropped, since too many waited.
+    pub mirrors_dropped: Counter,
     /// How often the circuit breaker opened.
     pub breaker_opened: Counter,
     /// How often it became half open.
@@ -74,9 +82,20 @@ impl ServiceCounters {
         self.latency.record(took);
         match cause {
             Cause::CircuitOpen { .. } => self.circuit_open.add(1),
+            Cause::FaultInjected(_) => self.fault_injected.add(1),
             Cause::NoHealthyInstance => self.no_instance.add(1),
             Cause::Overloaded(limit) | Cause::RateLimited { limit, .. } => self.by_limit.add(*limit),
             _ => {}
+        }
+    }
+
+    /// Counts what a route did about a call.
+    pub fn decided(&self, held_up: bool, fallback: bool) {
+        if held_up {
+            self.held_up.add(1);
+        }
+        if fallback {
+            self.fallbacks.add(1);
         }
     }
 

@@ -49,11 +49,23 @@ pub struct ServiceReport {
     pub queued: u32,
     pub panic: bool,
     pub refused: RefusedReport,
+    pub routes: RoutesReport,
     pub breaker: BreakerHistory,
     pub ejections: u64,
     pub retry_budget_left: f64,
     pub latency_ms: LatencyReport,
     pub instances: BTreeMap<String, InstanceReport>,
+}
+
+/// What routes have done besides sending.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct RoutesReport {
+    pub held_up: u64,
+    pub fallbacks: u64,
+    pub mirrored: u64,
+    pub mirrors_dropped: u64,
 }
 
 /// Who decides about a circuit breaker, and how often it has changed.

@@ -25,6 +25,7 @@ mod rate;
 mod registry;
 mod reproducibility;
 mod retries;
+mod routes;
 mod shutdown;
 mod stale;
 mod store;

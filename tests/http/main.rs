@@ -19,6 +19,7 @@ mod inputs;
 mod instances;
 mod places;
 mod repeated;
+mod routes;
 mod sent;
 mod services;
 mod stale;
