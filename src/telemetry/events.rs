@@ -37,6 +37,7 @@ pub struct Event {
 #[allow(missing_docs)] // The words are those of the lexicon.
 pub enum Kind {
     Registered,
+    Changed,
     Deregistered,
     Expired,
     Healthy,

@@ -17,6 +17,7 @@ mod budget;
 mod deadlines;
 mod ejection;
 mod health;
+mod hops;
 mod limits;
 mod machine;
 mod metrics;

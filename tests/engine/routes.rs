@@ -6,6 +6,7 @@ use weft::model::{Reason, ServiceName};
 
 use super::world::{World, answer, get, hang, ms, ok, post};
 
+#[allow(clippy::needless_pass_by_value)] // It reads better where it is used.
 fn routed(routes: Value) -> World {
     World::new().policy(json!({ "routes": routes }))
 }
