@@ -93,7 +93,12 @@ impl Api {
             // Calls are handled at the desk.
             Handler::Invoke => Ok(Answer::empty(500)),
         };
-        result.unwrap_or_else(Answer::from)
+        result.unwrap_or_else(|error| {
+            if let Some(limit) = error.limit() {
+                self.mesh.inner.counters.refused.add(limit);
+            }
+            error.into()
+        })
     }
 
     fn is_ready(&self) -> bool {

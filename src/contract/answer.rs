@@ -131,6 +131,14 @@ impl ApiError {
         }
     }
 
+    /// The limit that was full, if one was and it was no call that it refused.
+    pub const fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::Full(limit) | Self::Registry(RegistryError::Full(limit)) => Some(*limit),
+            _ => None,
+        }
+    }
+
     const fn status(&self) -> u16 {
         match self {
             Self::Call(error) => error.status(),

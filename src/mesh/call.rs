@@ -1,7 +1,10 @@
 //! The life of a call, whole, on one page.
 //!
 //! ```text
-//! start ─▶ enter: slot, breaker permit, instance ──┬─▶ Send ─▶ head ─▶ body_end ─┬─▶ Done
+//! start ─▶ route: held up, failed? ─▶ Wait
+//!   │                                  │
+//!   ▼                                  ▼
+//! enter: rate, slot, breaker permit, instance ─────┬─▶ Send ─▶ head ─▶ body_end ─┬─▶ Done
 //!            │ full                                │    │ failed                 │ retry?
 //!            ▼                                     │    ▼                        ▼
 //!          Queued ─ woken ─────────────────────────┘   retry? ──────────▶ Wait ─▶ again: next instance ─▶ Send
@@ -198,7 +201,8 @@ impl CallMachine {
             self.state = State::Waiting(until);
             return Verdict::Discard;
         }
-        if !meaning.deliverable && self.mode == Mode::Collect {
+        let has_better = self.decision.route.as_ref().is_some_and(|route| route.fallback.is_some());
+        if !meaning.deliverable && (self.mode == Mode::Collect || has_better) {
             self.finish(flight, &meaning, false, Some(status), Err(Cause::Status(status)), now);
             return Verdict::Discard;
         }

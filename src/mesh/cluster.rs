@@ -18,7 +18,7 @@ use crate::policy::Policy;
 use crate::policy::balance::{Candidate, Ewma};
 use crate::policy::breaker::{Breaker, Permit, Refused, Transition};
 use crate::policy::classify::Outcome;
-use crate::policy::outlier::{self, may_be_ejected};
+use crate::policy::outlier::may_be_ejected;
 use crate::policy::rate::{Limited, Limiter};
 use crate::policy::retry::Budget;
 use crate::telemetry::counters::ServiceCounters;
@@ -187,11 +187,10 @@ impl Cluster {
         let mut next = None;
         let mut enter = |state: &mut State| {
             if ticket.is_none() {
-                let policy = Arc::clone(&state.policy);
-                if let Err(Limited { limit, retry_after }) = state.limiter.admit(&policy.rate_limit, caller, now) {
+                if let Err(Limited { limit, retry_after }) = state.limiter.admit(&state.policy.rate_limit, caller, now) {
                     return Entry::Refused(Cause::RateLimited { limit, retry_after });
                 }
-                state.budget.deposit(&policy.retry, now);
+                state.budget.deposit(&state.policy.retry, now);
             }
             if !state.queue.is_turn_of(ticket) || state.in_flight >= state.policy.limits.max_in_flight {
                 return state.queue_up(ticket, wake, false);
@@ -262,10 +261,7 @@ impl Cluster {
 
     /// Takes one retry out of the budget, if there is one.
     pub(super) fn withdraw_retry(&self, now: Instant) -> bool {
-        let granted = self.state.with(|state| {
-            let policy = Arc::clone(&state.policy);
-            state.budget.withdraw(&policy.retry, now)
-        });
+        let granted = self.state.with(|state| state.budget.withdraw(&state.policy.retry, now));
         if granted { &self.counters.retries } else { &self.counters.budget_exhausted }.add(1);
         granted
     }
@@ -358,11 +354,10 @@ impl State {
             seat.ewma = Some(Ewma::observe(seat.ewma, latency, now));
         }
         self.notice_returns(now);
-        let policy = Arc::clone(&self.policy);
-        let earned =
-            self.seats.get_mut(at).is_some_and(|seat| seat.outlier.record(&policy.outlier, showed.outcome, showed.unreachable, now));
-        if earned && self.may_eject(at, now) {
-            self.eject(at, &policy.outlier, now);
+        let config = &self.policy.outlier;
+        let earned = |seat: &mut Seat| seat.outlier.record(config, showed.outcome, showed.unreachable, now);
+        if self.seats.get_mut(at).is_some_and(earned) && self.may_eject(at, now) {
+            self.eject(at, now);
         }
     }
 
@@ -373,10 +368,10 @@ impl State {
         others_available && ejected < may_be_ejected(self.seats.len())
     }
 
-    fn eject(&mut self, at: usize, config: &outlier::Config, now: Instant) {
+    fn eject(&mut self, at: usize, now: Instant) {
         let Some(seat) = self.seats.get_mut(at) else { return };
         let failures = seat.outlier.failures();
-        let time = seat.outlier.eject(config, now);
+        let time = seat.outlier.eject(&self.policy.outlier, now);
         self.some_ejected = true;
         let detail = format!("ejected for {} s after {failures} failed attempts in a row", time.as_secs_f64());
         self.told.push((Kind::Ejected, Some(seat.member.id.clone()), detail));

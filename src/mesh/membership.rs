@@ -136,6 +136,7 @@ impl Cluster {
                 told.push((kind, result.describe()));
             }
             if result == CheckResult::Passed && seat.outlier.check_passed(now) {
+                seat.warm_since = Some(now);
                 told.push((Kind::Returned, "ejection ended early: a check passed".to_owned()));
             }
             (Some(seat.health.next_check(config, roll)), !told.is_empty())

@@ -37,10 +37,10 @@ impl State {
     pub(super) fn pick(&mut self, ask: &Ask<'_>, now: Instant) -> Pick {
         self.notice_returns(now);
         self.notice_panic(now);
-        let policy = Arc::clone(&self.policy);
+        let strategy = self.policy.load_balancing.strategy;
         let mut candidates = std::mem::take(&mut self.candidates);
         let available = self.gather(&mut candidates, ask, now);
-        let picked = policy.load_balancing.strategy.pick(&mut candidates, ask.draw);
+        let picked = strategy.pick(&mut candidates, ask.draw);
         for candidate in &candidates {
             if let Some(seat) = self.seats.get_mut(candidate.seat) {
                 seat.credit = candidate.credit;

@@ -83,6 +83,9 @@ impl Seat {
             self.ewma = None;
             self.warm_since = Some(now);
         }
+        if !was_healthy && self.health.is_healthy() {
+            self.warm_since = Some(now);
+        }
         let changed = registration != self.registration || was_healthy != self.health.is_healthy();
         self.registration = registration;
         self.renew_lease(now);

@@ -133,7 +133,8 @@ impl Mesh {
             let mut instances: Vec<ExplainedInstance> = state
                 .availability(now)
                 .map(|(seat, why)| {
-                    let percent = seat.warmth(&policy.load_balancing, now);
+                    // One that gets no calls does not warm up by being looked at.
+                    let percent = if why.is_none() { seat.warmth(&policy.load_balancing, now) } else { FULL };
                     ExplainedInstance {
                         id: seat.member.id.to_string(),
                         available: may_be_picked(seat, panic, now),
@@ -191,6 +192,7 @@ impl Mesh {
             uptime_seconds: now.saturating_duration_since(inner.started).as_secs(),
             version: env!("CARGO_PKG_VERSION"),
             unknown_service_requests: inner.counters.unknown.get(),
+            refused: Limit::OF_THE_MESH.iter().map(|limit| (limit.setting(), inner.counters.refused.get(*limit))).collect(),
             services: BTreeMap::new(),
         };
         for cluster in inner.registry.all() {
@@ -350,6 +352,6 @@ fn refused(counters: &ServiceCounters) -> RefusedReport {
         rate_limited: of(&[Limit::Rate, Limit::CallerRate]),
         fault_injected: counters.fault_injected.get(),
         retries_over_budget: counters.budget_exhausted.get(),
-        by_limit: Limit::ALL.iter().map(|limit| (limit.setting(), counters.by_limit.get(*limit))).collect(),
+        by_limit: Limit::OF_CALLS.iter().map(|limit| (limit.setting(), counters.by_limit.get(*limit))).collect(),
     }
 }

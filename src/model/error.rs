@@ -114,7 +114,9 @@ pub enum Limit {
 
 impl Limit {
     /// Those that refuse calls.
-    pub const ALL: [Self; 5] = [Self::Queue, Self::QueueTimeout, Self::Workers, Self::Rate, Self::CallerRate];
+    pub const OF_CALLS: [Self; 5] = [Self::Queue, Self::QueueTimeout, Self::Workers, Self::Rate, Self::CallerRate];
+    /// Those that refuse other requests.
+    pub const OF_THE_MESH: [Self; 3] = [Self::Watchers, Self::Services, Self::Instances];
 
     /// The name of the setting that bounds it.
     pub const fn setting(self) -> &'static str {

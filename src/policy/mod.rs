@@ -21,6 +21,8 @@
 //! | kept-alive connection was closed, request not fully written | excluded | excluded | any method, at once, once | `upstream_reset` |
 //! | kept-alive connection was closed, request written | excluded | excluded | idempotent only, at once, once | `upstream_reset` |
 //! | not HTTP, too large | failure | failure | no | `upstream_protocol` |
+//!
+//! What is refused or failed before an attempt (a limit, a rate, an open circuit, an injected fault) is excluded everywhere and not retried.
 
 pub mod balance;
 pub mod breaker;

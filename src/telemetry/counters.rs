@@ -34,6 +34,8 @@ pub struct MeshCounters {
     pub latency_us: Counter,
     /// Calls to services that are not registered: in neither total.
     pub unknown: Counter,
+    /// Requests other than calls that were refused because a limit was full.
+    pub refused: ByLimit,
 }
 
 /// One service.
@@ -119,23 +121,24 @@ impl ServiceCounters {
 /// Refusals by limit.
 #[derive(Default, Debug)]
 pub struct ByLimit {
-    counters: [Counter; Limit::ALL.len()],
+    counters: [Counter; Limit::OF_CALLS.len() + Limit::OF_THE_MESH.len()],
 }
 
 impl ByLimit {
-    fn add(&self, limit: Limit) {
+    /// One more.
+    pub fn add(&self, limit: Limit) {
         if let Some(counter) = Self::place(limit).and_then(|at| self.counters.get(at)) {
             counter.add(1);
         }
     }
 
-    /// How many calls a limit has refused.
+    /// How often a limit was full.
     pub fn get(&self, limit: Limit) -> u64 {
         Self::place(limit).and_then(|at| self.counters.get(at)).map_or(0, Counter::get)
     }
 
     fn place(limit: Limit) -> Option<usize> {
-        Limit::ALL.iter().position(|other| *other == limit)
+        Limit::OF_CALLS.iter().chain(&Limit::OF_THE_MESH).position(|other| *other == limit)
     }
 }
 

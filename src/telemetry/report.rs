@@ -23,6 +23,8 @@ pub struct Report {
     pub uptime_seconds: u64,
     pub version: &'static str,
     pub unknown_service_requests: u64,
+    /// Requests other than calls, by the setting of the limit that was full.
+    pub refused: BTreeMap<&'static str, u64>,
     pub services: BTreeMap<String, ServiceReport>,
 }
 

@@ -201,3 +201,24 @@ fn routes_change_as_a_whole_and_a_bad_one_changes_nothing() {
     world.serves(30);
     assert_eq!(world.sent_to("new"), 10);
 }
+
+#[test]
+fn where_answers_are_streamed_a_failing_one_gives_way_to_the_answer_of_the_route() {
+    use weft::mesh::Wake;
+    use weft::mesh::call::{CallMeta, Mode, Step, Verdict};
+    use weft::model::{Headers, RequestId};
+
+    for (routes, verdict) in [(json!([]), Verdict::Deliver), (json!([{"fallback": {"status": 203}}]), Verdict::Discard)] {
+        let world = routed(routes).policy(json!({"retry": {"maxRetries": 0}})).with("a", [ok()]);
+        let call = get();
+        let meta = CallMeta { mode: Mode::Stream, ..CallMeta::of(&call, RequestId::from_roll(1, 2)) };
+        let machine = world.mesh.start(meta, Wake::Thread(std::thread::current()), world.now());
+        let mut machine = machine.map_err(|error| error.to_string()).expect("registered");
+        let Step::Send(_) = machine.step(world.now()) else { panic!("it sends") };
+        assert_eq!(machine.head(500, &Headers::new(), world.now(), 0), verdict);
+        machine.body_end(Ok(()), world.now(), 0);
+        let Step::Done(end) = machine.step(world.now()) else { panic!("it is over") };
+        let fallback = end.result.err().and_then(|error| error.fallback).map(|answer| answer.status);
+        assert_eq!(fallback, (verdict == Verdict::Discard).then_some(203));
+    }
+}
