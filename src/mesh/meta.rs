@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::model::time::Chances;
-use crate::model::{Call, Caller, Endpoint, Fields, Method, RequestId, ServiceName};
+use crate::model::{Call, Caller, Fields, Method, RequestId, ServiceName};
 use crate::policy::Policy;
 use crate::policy::hash::hash;
 use crate::policy::route::{Decision, Seen};
@@ -41,7 +41,7 @@ pub struct CallMeta<'a> {
     /// As [`Call::hash_key`].
     pub hash_key: Option<&'a str>,
     /// Path and query.
-    pub endpoint: &'a Endpoint,
+    pub endpoint: &'a str,
     /// It is a copy that a route made; it is marked, and not copied again.
     pub is_mirror: bool,
     /// The header fields of the request.
@@ -64,7 +64,7 @@ impl<'a> CallMeta<'a> {
             request_id,
             mode: Mode::Collect,
             hash_key: call.hash_key.as_deref(),
-            endpoint: &call.endpoint,
+            endpoint: call.endpoint.as_str(),
             is_mirror: false,
             headers: &call.headers,
             caller: &call.caller,

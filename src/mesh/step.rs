@@ -43,7 +43,7 @@ pub struct Attempt {
     /// Use no kept-alive connection: one has just turned out to be closed.
     pub fresh: bool,
     /// Ask for this instead of what the call says.
-    pub endpoint: Option<Arc<Endpoint>>,
+    pub endpoint: Option<Arc<str>>,
     /// Do this to the caller's header fields before those of the mesh are added.
     pub changes: Option<Arc<HeaderChanges>>,
     /// Give a copy of the request, as this attempt sends it, to [`Mesh::mirror`](super::Mesh::mirror) for this service.
@@ -53,8 +53,8 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// The path and query to ask for.
-    pub fn endpoint<'a>(&'a self, call: &'a Endpoint) -> &'a Endpoint {
+    /// The path and query to ask for, where those of the call are `call`.
+    pub fn endpoint<'a>(&'a self, call: &'a str) -> &'a str {
         self.endpoint.as_deref().unwrap_or(call)
     }
 
@@ -65,8 +65,8 @@ impl Attempt {
         if let Some(changes) = &self.changes {
             changes.apply(&mut headers);
         }
-        let endpoint = self.endpoint(&call.endpoint).clone();
-        let copy = Call { service, endpoint, headers, timeout: None, max_retries: Some(0), request_id: None, ..call.clone() };
+        let endpoint = self.endpoint.as_ref().map_or_else(|| Ok(call.endpoint.clone()), |new| Endpoint::new(new)).ok()?;
+        let copy = Call { service, endpoint, headers, timeout: None, max_retries: Some(0), ..call.clone() };
         // So that mirrors of mirrors come to an end.
         Some(Call { hops: call.hops.saturating_add(1), ..copy })
     }

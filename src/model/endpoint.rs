@@ -60,19 +60,6 @@ impl Endpoint {
         None
     }
 
-    /// This path and query with the first `length` bytes of the path replaced by `new`, a path. What both parts may hold, the whole may.
-    pub(crate) fn with_prefix(&self, length: usize, new: &Self) -> Self {
-        let rest = self.0.get(length..).unwrap_or_default();
-        let whole = match (new.0.trim_end_matches('/'), rest.trim_start_matches('/')) {
-            _ if rest.is_empty() || rest.starts_with('?') => format!("{}{rest}", new.0),
-            // Two slashes at the beginning would name a host.
-            ("", after) => format!("/{after}"),
-            (base, _) if rest.starts_with('/') => format!("{base}{rest}"),
-            (base, after) => format!("{base}/{after}"),
-        };
-        Self(whole)
-    }
-
     /// The path and query as they are sent.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -112,25 +99,6 @@ mod tests {
     fn paths_and_queries_are_kept_as_they_came() {
         for text in ["/", "/api/users/123", "/a%20b?x=1&y=%2F..", "/a/./b", "/a..b/c", "/%252e%252e/x", "/a?b=/../c"] {
             assert_eq!(Endpoint::new(text).expect(text).as_str(), text);
-        }
-    }
-
-    #[test]
-    fn a_prefix_is_replaced_and_slashes_stay_single_where_it_matters() {
-        for (path, prefix, new, result) in [
-            ("/api/x?y=1", "/api", "/v2", "/v2/x?y=1"),
-            ("/api", "/api", "/v2", "/v2"),
-            ("/api?y", "/api", "/", "/?y"),
-            ("/api/x", "/api", "/", "/x"),
-            ("/api//x", "/api", "/", "/x"),
-            ("/api/x", "/api/", "/v2/", "/v2/x"),
-            ("/api//x", "/api", "/v2", "/v2//x"),
-            ("/x", "/", "/v2", "/v2/x"),
-        ] {
-            let (path, new) = (Endpoint::new(path).expect(path), Endpoint::new(new).expect(new));
-            let rewritten = path.with_prefix(prefix.len(), &new);
-            assert_eq!(rewritten.as_str(), result, "{path}");
-            assert_eq!(Endpoint::new(result), Ok(rewritten));
         }
     }
 

@@ -9,7 +9,7 @@ use super::happens;
 use super::matching::{Match, checked_path};
 use crate::model::settings::{Millis, Setting, leaf, settings};
 use crate::model::time::Chances;
-use crate::model::{Endpoint, Headers, Invalid, ServiceName, StaticAnswer, shown};
+use crate::model::{Headers, Invalid, ServiceName, StaticAnswer, shown};
 
 settings! {
     /// A part of the instances, and how much of the traffic it gets.
@@ -113,8 +113,30 @@ pub(super) fn check_sides(sides: &[Side], faults: &mut Vec<Invalid>) {
     }
 }
 
-/// How long the part of the path is that is replaced, and by what.
-pub(super) fn rewrite(rule: &Match, new: Option<&str>) -> Result<Option<(usize, Endpoint)>, Invalid> {
+/// A part of the path that is replaced.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Rewrite {
+    /// How long it is.
+    length: usize,
+    /// What takes its place: a path.
+    new: String,
+}
+
+impl Rewrite {
+    /// What `endpoint`, a path and query that the route covers, becomes. Two slashes at its beginning would name a host.
+    pub(super) fn of(&self, endpoint: &str) -> String {
+        let rest = endpoint.get(self.length..).unwrap_or_default();
+        match (self.new.trim_end_matches('/'), rest.trim_start_matches('/')) {
+            _ if rest.is_empty() || rest.starts_with('?') => format!("{}{rest}", self.new),
+            ("", after) => format!("/{after}"),
+            (base, _) if rest.starts_with('/') => format!("{base}{rest}"),
+            (base, after) => format!("{base}/{after}"),
+        }
+    }
+}
+
+/// What is replaced by what.
+pub(super) fn rewrite(rule: &Match, new: Option<&str>) -> Result<Option<Rewrite>, Invalid> {
     let Some(new) = new else { return Ok(None) };
     let Some(length) = rule.matched_length() else {
         return Err(Invalid::new("rewritePrefix", "needs match.pathPrefix or match.pathExact, which it replaces"));
@@ -122,7 +144,8 @@ pub(super) fn rewrite(rule: &Match, new: Option<&str>) -> Result<Option<(usize, 
     if new.len() > 1024 {
         return Err(Invalid::new("rewritePrefix", "is longer than 1 KiB"));
     }
-    Ok(Some((length, checked_path("rewritePrefix", new)?)))
+    checked_path("rewritePrefix", new)?;
+    Ok(Some(Rewrite { length, new: new.to_owned() }))
 }
 
 /// What is done to the header fields of a request.
@@ -154,6 +177,11 @@ impl HeaderChanges {
         Ok(Some(Self { set, remove: remove.to_vec() }))
     }
 
+    /// Whether a field of that name is taken out, to be set anew or not.
+    pub fn takes_out(&self, name: &str) -> bool {
+        self.remove.iter().chain(self.set.iter().map(|(name, _)| name)).any(|other| other.eq_ignore_ascii_case(name))
+    }
+
     /// Does it.
     pub fn apply(&self, headers: &mut Headers) {
         for name in self.remove.iter().chain(self.set.iter().map(|(name, _)| name)) {
@@ -162,5 +190,35 @@ impl HeaderChanges {
         for (name, value) in &self.set {
             headers.push(name, value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_replaced_and_slashes_stay_single_where_it_matters() {
+        for (endpoint, prefix, new, result) in [
+            ("/api/x?y=1", "/api", "/v2", "/v2/x?y=1"),
+            ("/api", "/api", "/v2", "/v2"),
+            ("/api?y", "/api", "/", "/?y"),
+            ("/api/x", "/api", "/", "/x"),
+            ("/api//x", "/api", "/", "/x"),
+            ("/api/x", "/api/", "/v2/", "/v2/x"),
+            ("/api//x", "/api", "/v2", "/v2//x"),
+            ("/x", "/", "/v2", "/v2/x"),
+            ("", "/", "/v2", "/v2"),
+        ] {
+            let rewrite = Rewrite { length: prefix.len(), new: new.to_owned() };
+            assert_eq!(rewrite.of(endpoint), result, "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn what_is_set_is_taken_out_first() {
+        let set = BTreeMap::from([("X-A".to_owned(), "1".to_owned())]);
+        let changes = HeaderChanges::new(&set, &["x-b".to_owned()]).expect("valid").expect("some");
+        assert_eq!(["x-a", "X-B", "x-c"].map(|name| changes.takes_out(name)), [true, true, false]);
     }
 }

@@ -35,7 +35,7 @@ pub struct Seen<'a> {
     /// The method.
     pub method: Method,
     /// Path and query.
-    pub endpoint: &'a Endpoint,
+    pub endpoint: &'a str,
     /// The header fields.
     pub headers: &'a dyn Fields,
     /// The hash of what the call goes by, where the same should go to the same.
@@ -45,7 +45,8 @@ pub struct Seen<'a> {
 impl Match {
     /// Whether it covers a call. Chance is asked last.
     pub(super) fn covers(&self, seen: &Seen<'_>, chances: &mut Chances) -> bool {
-        let (path, query) = seen.endpoint.as_str().split_once('?').unwrap_or((seen.endpoint.as_str(), ""));
+        let (path, query) = seen.endpoint.split_once('?').unwrap_or((seen.endpoint, ""));
+        let path = if path.is_empty() { "/" } else { path };
         let parameter = |name: &str, value: &str| query.split('&').any(|pair| pair.split_once('=').unwrap_or((pair, "")) == (name, value));
         (self.method.0.is_empty() || self.method.0.contains(&seen.method))
             && self.path_exact.as_ref().is_none_or(|exact| path == exact)
@@ -72,12 +73,12 @@ impl Match {
 }
 
 /// A path without a query.
-pub(super) fn checked_path(field: &'static str, path: &str) -> Result<Endpoint, Invalid> {
-    let endpoint = Endpoint::new(path).map_err(|fault| Invalid::new(field, fault.why))?;
+pub(super) fn checked_path(field: &'static str, path: &str) -> Result<(), Invalid> {
+    Endpoint::new(path).map_err(|fault| Invalid::new(field, fault.why))?;
     if path.contains('?') {
         return Err(Invalid::new(field, "has a '?'; use match.query for parameters"));
     }
-    Ok(endpoint)
+    Ok(())
 }
 
 fn begins_with(path: &str, prefix: &str) -> bool {

@@ -19,7 +19,7 @@ pub use matching::{HeaderRule, Match, Methods, Seen};
 use super::{retry, timeout};
 use crate::model::settings::{Setting, settings};
 use crate::model::time::{Chances, fraction};
-use crate::model::{Endpoint, Invalid, ServiceName, StaticAnswer};
+use crate::model::{Invalid, ServiceName, StaticAnswer};
 use crate::policy::hash::{hash, pair};
 
 /// How many routes a service may have.
@@ -67,7 +67,7 @@ pub struct Route {
     pub retry: Option<retry::Config>,
     /// To which service calls are copied.
     mirror: Option<ServiceName>,
-    rewrite: Option<(usize, Endpoint)>,
+    rewrite: Option<action::Rewrite>,
     /// What is done to the header fields of its calls, if anything.
     pub changes: Option<Arc<HeaderChanges>>,
     /// The answer when a call fails.
@@ -84,7 +84,7 @@ pub struct Decision {
     /// To which service the call is copied.
     pub mirror: Option<ServiceName>,
     /// What is asked for instead.
-    pub endpoint: Option<Arc<Endpoint>>,
+    pub endpoint: Option<Arc<str>>,
     /// How long the call is held up first.
     pub delay: Option<Duration>,
     /// The status it then fails with.
@@ -151,7 +151,7 @@ impl Route {
         Decision {
             side: self.side(seen, chances),
             mirror: self.written.mirror.as_ref().filter(|mirror| copied(mirror, chances)).and_then(|_| self.mirror.clone()),
-            endpoint: self.rewrite.as_ref().map(|(prefix, new)| Arc::new(seen.endpoint.with_prefix(*prefix, new))),
+            endpoint: self.rewrite.as_ref().map(|rewrite| rewrite.of(seen.endpoint).into()),
             delay: fault.and_then(|fault| fault.delay(chances)),
             abort: fault.and_then(|fault| fault.abort(chances)),
             route: Some(Arc::clone(self)),
@@ -268,12 +268,12 @@ mod tests {
 
     struct Asked {
         method: Method,
-        endpoint: Endpoint,
+        endpoint: &'static str,
         headers: Headers,
     }
 
-    fn get(path: &str) -> Asked {
-        Asked { method: Method::Get, endpoint: Endpoint::new(path).expect(path), headers: Headers::new() }
+    const fn get(path: &'static str) -> Asked {
+        Asked { method: Method::Get, endpoint: path, headers: Headers::new() }
     }
 
     impl Asked {
@@ -284,7 +284,7 @@ mod tests {
 
         fn decided(&self, table: &Table, key: Option<&str>, roll: u64) -> Decision {
             let key = key.map(|key| hash(key.as_bytes()));
-            let seen = Seen { method: self.method, endpoint: &self.endpoint, headers: &self.headers, key };
+            let seen = Seen { method: self.method, endpoint: self.endpoint, headers: &self.headers, key };
             table.decide(&seen, &mut Chances::of(roll))
         }
 
@@ -362,7 +362,7 @@ mod tests {
             "fault": {"delayMs": 20, "abortStatus": 418}, "fallback": {"status": 203, "body": {"a": 1.5}},
         }]));
         let decision = get("/api/x?y").decided(&table, None, 1);
-        assert_eq!(decision.endpoint.expect("rewritten").as_str(), "/v2/x?y");
+        assert_eq!(decision.endpoint.as_deref(), Some("/v2/x?y"));
         assert_eq!((decision.delay, decision.abort), (Some(Duration::from_millis(20)), Some(418)));
         assert_eq!(decision.mirror.expect("copied").as_str(), "shadow");
         let route = decision.route.expect("covered");

@@ -109,7 +109,7 @@ impl Transport for Network {
                 timeout: attempt.timeout,
                 connect: attempt.connect,
                 fresh: attempt.fresh,
-                endpoint: attempt.endpoint(&request.call.endpoint).to_string(),
+                endpoint: attempt.endpoint(request.call.endpoint.as_str()).to_owned(),
                 headers: request.headers.clone(),
                 body: request.call.body.clone(),
                 may_be_processed: act.may_be_processed(),
