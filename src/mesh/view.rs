@@ -104,6 +104,9 @@ pub struct ExplainedInstance {
     pub weight: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    /// What the strategy expects an answer to take, where it goes by that and has seen one; what failed counts as slow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_ms: Option<f64>,
     /// Which sides of which routes it is on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<String>,
@@ -150,6 +153,7 @@ impl Mesh {
                         in_flight: seat.in_flight,
                         weight: seat.weight().get(),
                         zone: seat.registration.zone.clone(),
+                        expected_ms: seat.ewma.map(|ewma| (ewma.micros(now).round()) / 1e3),
                         routes: sides_of(seat, &policy),
                     }
                 })

@@ -92,17 +92,19 @@ impl Bucket {
     }
 }
 
-/// Places in the table of callers. A stranger cannot make it grow.
-const CALLERS: usize = 4096;
-/// Places that one caller may take.
+/// Sets of places in the table of callers; each caller has its set. A stranger cannot make it grow beyond 200 KiB.
+const SETS: usize = 1024;
+/// Places in a set.
 const WAYS: usize = 4;
+/// The places of some callers, each with the hash of whose it is. Made when the first of them comes.
+type Set = Option<Box<[Option<(u64, Bucket)>; WAYS]>>;
 
 /// The buckets of one service. Guarded by its owner.
 #[derive(Default, Debug)]
 pub struct Limiter {
     whole: Option<Bucket>,
     /// Where a caller's place is taken, whoever was heard of least recently makes room: who waited long is full again anyway.
-    callers: Vec<Option<(u64, Bucket)>>,
+    callers: Vec<Set>,
 }
 
 impl Limiter {
@@ -136,10 +138,10 @@ impl Limiter {
 
     fn of_caller(&mut self, caller: u64, rate: Rate, now: Instant) -> Option<&mut Bucket> {
         if self.callers.is_empty() {
-            self.callers.resize(CALLERS, None);
+            self.callers.resize_with(SETS, || None);
         }
-        let set = usize::try_from(caller % (CALLERS / WAYS) as u64).unwrap_or(0) * WAYS;
-        let places = self.callers.get_mut(set..set + WAYS)?;
+        let set = usize::try_from(caller % SETS as u64).unwrap_or(0);
+        let places = self.callers.get_mut(set)?.get_or_insert_default();
         let heard = |place: &Option<(u64, Bucket)>| place.map(|(_, bucket)| bucket.at);
         let is_it = |place: &Option<(u64, Bucket)>| place.is_some_and(|(known, _)| known == caller);
         // None comes before any time: a free place is taken first.
@@ -212,6 +214,6 @@ mod tests {
                 assert!(limiter.admit(&config, hash(b"busy"), now).is_err(), "after {stranger}");
             }
         }
-        assert_eq!(limiter.callers.len(), CALLERS);
+        assert_eq!(limiter.callers.len(), SETS);
     }
 }

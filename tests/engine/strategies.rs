@@ -28,6 +28,8 @@ fn peak_ewma_leaves_a_slow_instance_alone() {
     let world = many(strategy("peak_ewma"), 4, &ok().after(10)).with("slow", [ok().after(100)]);
     world.serves(1_000);
     assert!(shares(&world)["slow"] <= 1.0, "{:?}", shares(&world));
+    let expected: Vec<Option<f64>> = world.explain().instances.iter().map(|instance| instance.expected_ms).collect();
+    assert!(expected.iter().flatten().count() == 5 && expected[4] > expected[0].map(|ms| 2.0 * ms), "{expected:?}");
 }
 
 #[test]
