@@ -108,8 +108,7 @@ impl Flight {
 }
 
 impl CallMachine {
-    /// A new call. It does nothing before the first [`step`](Self::step).
-    /// `roll`: all the chance the call will need.
+    /// A new call. It does nothing before the first [`step`](Self::step). `roll` is all the chance it will need.
     pub(super) fn start(cluster: Arc<Cluster>, meta: CallMeta<'_>, roll: u64, running: Running, wake: Wake, now: Instant) -> Self {
         let (policy, mut chances) = (cluster.policy(), Chances::of(roll));
         let (key, caller) = (meta.key(&policy), meta.caller_key(&policy));
@@ -117,7 +116,7 @@ impl CallMachine {
         let route = decision.route.as_deref();
         let retry = route.and_then(|route| route.retry.as_ref()).unwrap_or(&policy.retry);
         let timeouts = route.and_then(|route| route.timeouts.as_ref()).unwrap_or(&policy.timeouts);
-        let max_retries = if meta.is_retry || !Budget::is_possible(retry) { 0 } else { retry.max_retries };
+        let max_retries = if meta.is_retry || !Budget::is_possible(&policy.retry) { 0 } else { retry.max_retries };
         Self {
             mode: meta.mode,
             wake,

@@ -210,7 +210,7 @@ impl Cluster {
                 }
                 Pick::AllBusy => {
                     state.breaker.record(&state.policy.circuit_breaker, permit, Outcome::Excluded, Duration::ZERO, now);
-                    state.queue_up(ticket, wake, false)
+                    state.wait_for_room(ticket, ask, wake, false, &mut next)
                 }
                 Pick::None => {
                     state.breaker.record(&state.policy.circuit_breaker, permit, Outcome::Excluded, Duration::ZERO, now);
@@ -238,7 +238,7 @@ impl Cluster {
                     state.leave_queue(ticket, &mut next);
                     Entry::Go(None, InFlight { cluster: Arc::clone(self), member, seat, returned: false })
                 }
-                Pick::AllBusy => state.queue_up(ticket, wake, true),
+                Pick::AllBusy => state.wait_for_room(ticket, ask, wake, true, &mut next),
                 Pick::None => state.refuse(ticket, Cause::NoHealthyInstance, &mut next),
             }
         };
@@ -274,7 +274,7 @@ impl Cluster {
         call: Option<(&mut Admission, Outcome, Duration)>,
         now: Option<Instant>,
     ) {
-        let (next, transition, told) = self.state.with(|state| {
+        let (next, aside, transition, told) = self.state.with(|state| {
             if let Some((in_flight, showed)) = attempt {
                 in_flight.returned = true;
                 state.attempt_ended(in_flight, showed, now);
@@ -287,8 +287,9 @@ impl Cluster {
                 let now = now.unwrap_or_else(|| state.budget.last_seen());
                 transition = state.breaker.record(&state.policy.circuit_breaker, admission.permit, outcome, took, now);
             }
-            (state.queue.head(), transition, std::mem::take(&mut state.told))
+            (state.queue.head(), state.queue.aside(), transition, std::mem::take(&mut state.told))
         });
+        aside.iter().for_each(Wake::wake);
         self.after(next, transition, told);
     }
 
@@ -321,6 +322,16 @@ impl State {
             }
             None => Entry::Wait(self.queue.join(wake.clone(), holds_slot)),
         }
+    }
+
+    /// Waits until an instance has room. A call that can only go to some of them stands aside for the others.
+    fn wait_for_room(&mut self, ticket: Option<Ticket>, ask: &Ask<'_>, wake: &Wake, holds_slot: bool, next: &mut Option<Wake>) -> Entry {
+        let entry = self.queue_up(ticket, wake, holds_slot);
+        if let (Entry::Wait(ticket), Some(_)) = (&entry, ask.subset) {
+            let news = self.queue.stand_aside(*ticket);
+            *next = self.queue.head().filter(|_| news);
+        }
+        entry
     }
 
     /// Refuses a call; the next one in the queue may fare better.

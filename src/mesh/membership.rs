@@ -114,12 +114,13 @@ impl Cluster {
 
     /// New settings for calls that begin from now on, unless newer ones are in force.
     pub(super) fn set_policy(&self, policy: Arc<Policy>, version: u64) {
-        let next = self.state.with(|state| {
+        let (next, aside) = self.state.with(|state| {
             if version >= state.policy_version {
                 (state.policy, state.policy_version) = (policy, version);
             }
-            state.queue.head()
+            (state.queue.head(), state.queue.aside())
         });
+        aside.iter().for_each(Wake::wake);
         // There may be more room now.
         self.after(next, None, Vec::new());
     }
@@ -183,6 +184,7 @@ impl Cluster {
                 state.index = next_index(&self.indices);
                 wakes = std::mem::take(&mut state.watchers);
                 wakes.extend(state.queue.head());
+                wakes.extend(state.queue.aside());
             }
             (result, wakes)
         });

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use weft::Call;
 use weft::model::{Reason, ServiceName};
 
-use super::world::{World, answer, get, hang, ms, ok, post};
+use super::world::{Gate, World, answer, get, hang, ms, ok, post, together, until};
 
 #[allow(clippy::needless_pass_by_value)] // It reads better where it is used.
 fn routed(routes: Value) -> World {
@@ -221,4 +221,53 @@ fn where_answers_are_streamed_a_failing_one_gives_way_to_the_answer_of_the_route
         let fallback = end.result.err().and_then(|error| error.fallback).map(|answer| answer.status);
         assert_eq!(fallback, (verdict == Verdict::Discard).then_some(203));
     }
+}
+
+#[test]
+fn a_side_whose_instances_are_full_holds_nobody_else_up() {
+    let (gate, routes) = (Gate::default(), json!([{"match": {"headers": {"x-tester": "1"}}, "split": [{"subset": {"version": "2"}}]}]));
+    let world =
+        World::of_threads().policy(json!({"routes": routes, "limits": {"queueTimeoutMs": 600_000}, "timeouts": {"totalMs": 700_000}}));
+    let world = labelled(labelled(world, "old", "1"), "new", "2");
+    world.script("new", [ok().behind(&gate)]);
+    world.register("new", |registration| registration.max_in_flight = Some(1));
+    let tester = get().header("x-tester", "1").expect("a header");
+    together(4, |n| {
+        if n < 3 {
+            assert_eq!(world.invoke(&tester).expect("its turn").instance.as_str(), "new");
+            return;
+        }
+        gate.has_seen(1);
+        until(|| world.metrics().queued == 2);
+        for _ in 0..20 {
+            assert_eq!(world.get().expect("the other side has room").instance.as_str(), "old");
+        }
+        gate.open();
+    });
+    assert_eq!((world.is_at_rest(), world.sent_to("new")), (23, 3));
+}
+
+#[test]
+fn a_retry_that_waits_for_its_side_holds_nobody_up_either() {
+    let (gate, routes) = (Gate::default(), json!([{"match": {"headers": {"x-tester": "1"}}, "split": [{"subset": {"version": "2"}}]}]));
+    let policy =
+        json!({"routes": routes, "retry": {"baseDelayMs": 0}, "limits": {"queueTimeoutMs": 600_000}, "timeouts": {"totalMs": 700_000}});
+    let world = labelled(labelled(World::of_threads().policy(policy), "old", "1"), "new", "2");
+    world.script("new", [answer(500).behind(&gate), ok().behind(&gate)]);
+    world.register("new", |registration| registration.max_in_flight = Some(1));
+    let tester = get().header("x-tester", "1").expect("a header");
+    together(3, |n| {
+        if n < 2 {
+            world.invoke(&tester).expect("its turn");
+            return;
+        }
+        gate.has_seen(1);
+        until(|| world.metrics().queued == 1);
+        gate.let_one_through();
+        gate.has_seen(2);
+        until(|| world.metrics().queued == 1);
+        world.serves(10);
+        gate.open();
+    });
+    world.is_at_rest();
 }
