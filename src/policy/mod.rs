@@ -63,8 +63,7 @@ settings! {
         limits: limit::Config = limit::Config::default();
         /// How often it may be called.
         rate_limit: rate::Config = rate::Config::default();
-        /// What is special about some calls: the first route whose "match" covers a call decides. Each may have "split", "mirror",
-        /// "fault", "rewritePrefix", "setHeaders", "removeHeaders", "timeouts", "retry" and "fallback".
+        /// What is special about some calls: the first route whose "match" covers a call decides. A route and all it may have:
         routes: route::Table = route::Table::default();
     }
 }

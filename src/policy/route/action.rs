@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::happens;
 use super::matching::{Match, checked_path};
-use crate::model::settings::{Millis, Setting, leaf, settings};
+use crate::model::settings::{Millis, Setting, settings};
 use crate::model::time::Chances;
 use crate::model::{Headers, Invalid, ServiceName, StaticAnswer, shown};
 
@@ -60,7 +60,16 @@ settings! {
     }
 }
 
-leaf! { Sides => |_| None }
+impl Setting for Sides {
+    fn annotate(&self, out: &mut String, indent: usize) {
+        out.push('[');
+        for (at, side) in self.iter().enumerate() {
+            out.push_str(if at == 0 { "" } else { ", " });
+            side.annotate(out, indent);
+        }
+        out.push(']');
+    }
+}
 
 impl Mirror {
     pub(super) fn target(&self) -> Result<ServiceName, Invalid> {

@@ -245,7 +245,30 @@ impl<'de> Deserialize<'de> for Table {
     }
 }
 
-crate::model::settings::leaf! { Table => |_| None }
+impl Setting for Table {
+    /// As it is written; where there is no route, one that says what there is to say, as a comment.
+    fn annotate(&self, out: &mut String, indent: usize) {
+        if !self.written.is_empty() {
+            out.push_str(&serde_json::to_string(&self.written).unwrap_or_default());
+            return;
+        }
+        let example = Written {
+            split: vec![Side::default()],
+            mirror: Some(Mirror::default()),
+            fault: Some(Fault::default()),
+            fallback: Some(Fallback::default()),
+            ..Written::default()
+        };
+        let (mut text, pad) = (String::new(), "  ".repeat(indent));
+        example.annotate(&mut text, 0);
+        out.push_str("[\n");
+        for line in text.lines() {
+            out.push_str(&format!("{pad}  // {line}\n"));
+        }
+        out.push_str(&pad);
+        out.push(']');
+    }
+}
 
 #[cfg(test)]
 mod tests {
