@@ -43,7 +43,7 @@ fn a_copy_to_a_service_that_hangs_delays_nobody_and_too_many_are_dropped() {
     }
     let routes = house.metrics()["services"]["users"]["routes"].clone();
     let (mirrored, dropped) = (routes["mirrored"].as_u64().expect("a number"), routes["mirrorsDropped"].as_u64().expect("a number"));
-    assert!(mirrored + dropped == 300 && (256..=260).contains(&mirrored), "{routes}");
+    assert!(mirrored + dropped == 300 && (256..300).contains(&mirrored), "{routes}");
 }
 
 #[test]
