@@ -45,7 +45,7 @@ fn an_instance_that_fails_fast_attracts_nothing() {
 
 #[test]
 fn an_instance_that_asks_to_be_spared_for_a_while_is() {
-    let world = strategy("peak_ewma").with("a", [ok().after(10)]).with("busy", [answer(429).header("retry-after", "30"), ok().after(10)]);
+    let world = strategy("peak_ewma").with("a", [ok().after(500)]).with("busy", [answer(429).header("retry-after", "30"), ok().after(500)]);
     while world.sent_to("busy") == 0 {
         world.serves(1);
     }
