@@ -15,6 +15,7 @@ mod program;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attacks;
 mod clients;
 mod limits;
 mod vectors;
