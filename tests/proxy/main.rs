@@ -21,6 +21,7 @@ mod attempts;
 mod dapr;
 mod faults;
 mod memory;
+mod mutated;
 mod requests;
 mod silence;
 mod streams;
