@@ -38,7 +38,7 @@ fn download(weft: &Weft, stage: &Stage, bytes: usize) {
     std::thread::scope(|scope| {
         scope.spawn(move || {
             instance.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n"));
-            instance.pour(bytes);
+            instance.pour(0, bytes);
         });
         assert_eq!(client.head().status(), 200);
         client.drain(bytes);
@@ -51,7 +51,7 @@ fn upload(weft: &Weft, stage: &Stage, bytes: usize) {
     let mut instance = stage.accept();
     instance.head();
     std::thread::scope(|scope| {
-        scope.spawn(|| client.pour(bytes));
+        scope.spawn(|| client.pour(0, bytes));
         instance.drain(bytes);
     });
     instance.send(answer(201, &[("Connection", "close")], "whole"));
