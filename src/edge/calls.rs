@@ -689,6 +689,10 @@ impl Loop {
         let Some(underway) = &mut calling.attempt else { return self.step(key, client, exchange, calling) };
         let line = underway.line;
         let dialling = underway.dial.is_some() && underway.by > self.timers.tick(self.now);
+        if let Some(line) = self.lines.get_mut(line) {
+            // The system would go on trying to deliver what nobody waits for any more.
+            line.socket.reset_on_drop();
+        }
         self.lines.remove(line);
         if dialling {
             return self.next_address(key, client, exchange, calling, &Failure::Connect(ConnectFailure::TimedOut));
