@@ -65,7 +65,7 @@ impl Api {
         match router::find(&request.method, request.path()) {
             Found::Route(route, captured) => {
                 let changes = !matches!(route.method, "GET");
-                match browser::judge(request, self.loopback) {
+                match browser::judge(request.headers.first("host").unwrap_or_default(), request.headers.first("origin"), self.loopback) {
                     Err(why) if changes => Routed::Refused(ApiError::Forbidden(why).into()),
                     _ => Routed::Here(route, captured),
                 }

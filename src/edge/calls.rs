@@ -2,7 +2,6 @@
 //! timer or a message to its loop; no rule of the mesh is in here.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
@@ -16,11 +15,12 @@ use super::socket::{Moved, Socket};
 use super::timers::Tick;
 use super::tunnel::{self, Tunnel};
 use crate::contract::answer::{Answer, ApiError};
+use crate::contract::handover::is_passed_on;
 use crate::contract::request::Request;
 use crate::contract::{envelope, paths};
 use crate::mesh::call::{Attempt, CallMachine, CallMeta, End, Mode, Step, Verdict};
 use crate::mesh::{MAX_ANSWER, upstream_headers};
-use crate::model::{Call, Cause, ConnectFailure, Failure, Fields, Method, Reason, ServiceName};
+use crate::model::{Call, Cause, ConnectFailure, Failure, Fields, Headers, Invalid, Limit, Method, Reason, ServiceName};
 
 /// How much of a body that streams is kept for another attempt.
 pub(super) const REPLAYED: usize = 64 * 1024;
@@ -84,12 +84,14 @@ enum Heard {
     Switched,
     /// The body of the request is not one.
     Malformed(Fault),
+    /// As much is in memory as may be, and the answer would be more.
+    NoRoom,
 }
 
 impl Loop {
     /// `POST /invoke`: a call as JSON.
     pub(super) fn begin_invoke(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange) -> Flow {
-        let call = match envelope::call(&self.as_request(client, exchange)) {
+        let call = match read_call(client, exchange) {
             Ok(call) => call,
             Err(fault) => return self.refuse(client, exchange, fault.into()),
         };
@@ -100,23 +102,6 @@ impl Loop {
                 self.step(key, client, exchange, Calling::new(machine, form))
             }
             Err(error) => self.refuse(client, exchange, ApiError::Call(error)),
-        }
-    }
-
-    /// A request as handlers and the envelope read it.
-    pub(super) fn as_request(&self, client: &Client, exchange: &mut Exchange) -> Request {
-        let mut headers = crate::model::Headers::new();
-        for (name, value) in exchange.request.head.fields() {
-            headers.push(name, value);
-        }
-        Request {
-            method: "POST".into(),
-            target: exchange.request.target().to_owned(),
-            headers,
-            body: exchange.gathered.clone(),
-            peer: client.address,
-            id: exchange.id.clone(),
-            waited: Duration::ZERO,
         }
     }
 
@@ -158,7 +143,7 @@ impl Loop {
     }
 
     /// A name, without an allocation when it was the last one as well.
-    fn service_named(&mut self, text: &str) -> Result<ServiceName, crate::model::Invalid> {
+    fn service_named(&mut self, text: &str) -> Result<ServiceName, Invalid> {
         match &self.service {
             Some(service) if service.as_str() == text => Ok(service.clone()),
             _ => {
@@ -228,7 +213,7 @@ impl Loop {
             }
             match Socket::connect(*address) {
                 Ok(socket) => {
-                    let line = Line::new(socket, Some(Arc::clone(&attempt.member)), Phase::Connecting);
+                    let line = Line::to_instance(socket, &attempt.member)?;
                     return self.add_line(line).map(|key| (key, dial)).ok_or(ConnectFailure::Unreachable);
                 }
                 Err(error) => {
@@ -256,7 +241,7 @@ impl Loop {
             }
         };
         line.begin(key, to_head);
-        if line.phase != Phase::Connecting {
+        if line.phase == Phase::Idle {
             line.phase = Phase::Asked;
         }
     }
@@ -299,6 +284,10 @@ impl Loop {
                 }
                 self.attempt_failed(key, client, exchange, calling, failure)
             }
+            Heard::NoRoom => {
+                self.lines.remove(line_key);
+                self.out_of_room(client, exchange, &calling)
+            }
             Heard::Malformed(fault) => {
                 self.lines.remove(line_key);
                 self.counters().malformed.add(1);
@@ -326,11 +315,9 @@ impl Loop {
                 Flow::Wait
             }
             Err(why) => {
-                let why = if *failure == Failure::Connect(ConnectFailure::TimedOut) && why == ConnectFailure::Unreachable {
-                    ConnectFailure::TimedOut
-                } else {
-                    why
-                };
+                // What the last address came to says more than that there is no other.
+                let timed_out = *failure == Failure::Connect(ConnectFailure::TimedOut) && why == ConnectFailure::Unreachable;
+                let why = if timed_out { ConnectFailure::TimedOut } else { why };
                 calling.machine.failed(Failure::Connect(why), self.now, self.roll());
                 self.step(key, client, exchange, calling)
             }
@@ -361,7 +348,20 @@ impl Loop {
                     _ => ConnectFailure::Unreachable,
                 }));
             }
-            line.phase = Phase::Asked;
+            line.phase = Phase::Shaking;
+        }
+        if line.phase == Phase::Shaking {
+            match line.secure() {
+                Ok(true) => line.phase = Phase::Asked,
+                Ok(false) => return Heard::Nothing,
+                Err(why) => {
+                    // Somebody is there, and is not who it should be: no other address will do.
+                    if let Some(underway) = &mut calling.attempt {
+                        underway.dial = None;
+                    }
+                    return Heard::Failed(Failure::Connect(ConnectFailure::Tls(why)));
+                }
+            }
             if let Some(underway) = &mut calling.attempt {
                 if let Some(address) = underway.dial.take().filter(|dial| dial.at > 0).and_then(|dial| dial.addresses.get(dial.at).copied())
                 {
@@ -419,14 +419,10 @@ impl Loop {
                     exchange.gathered = Vec::new();
                 }
             }
-            let sent = match line.socket.write(bytes) {
+            let sent = match line.write(bytes) {
                 Moved::Bytes(sent) => sent,
                 Moved::Blocked => 0,
-                Moved::Broken => {
-                    line.deaf = true;
-                    line.readiness.readable = true;
-                    taken
-                }
+                Moved::Broken => taken,
             };
             line.output.push(bytes.get(sent..).unwrap_or_default(), &mut self.spare);
             client.input.consume(taken);
@@ -537,8 +533,13 @@ impl Loop {
 
     /// Takes the body of the answer as it comes: collects it, or passes it on.
     fn take_body(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &mut Calling, line: &mut Line) -> Heard {
-        let heard =
-            if calling.delivering { self.relay(client, exchange, calling, line) } else { self.collect(client, exchange, calling, line) };
+        let heard = if calling.delivering {
+            self.relay(client, exchange, calling, line)
+        } else if let Some(heard) = self.collect(client, exchange, calling, line).transpose() {
+            heard
+        } else {
+            return Heard::NoRoom;
+        };
         match heard {
             Ok(true) => {
                 let reusable = line.answer.persists() && line.input.is_empty() && line.output.is_empty() && !line.deaf;
@@ -549,8 +550,14 @@ impl Loop {
         }
     }
 
-    /// Collects the body, and delivers the answer once it is whole. Answers whether it is.
-    fn collect(&mut self, client: &mut Client, exchange: &Exchange, calling: &mut Calling, line: &mut Line) -> Result<bool, Failure> {
+    /// Collects the body, and delivers the answer once it is whole. Answers whether it is; `None` when there is no room for it.
+    fn collect(
+        &mut self,
+        client: &mut Client,
+        exchange: &Exchange,
+        calling: &mut Calling,
+        line: &mut Line,
+    ) -> Result<Option<bool>, Failure> {
         let mut collected = std::mem::take(&mut calling.collected);
         loop {
             let piece = line.body.take(line.input.rest()).map_err(protocol)?;
@@ -562,14 +569,18 @@ impl Loop {
                 // Most answers come in one piece, and are passed on without being copied.
                 self.deliver(client, exchange, calling, line, piece.data)?;
                 line.input.consume(piece.taken);
-                return Ok(true);
+                return Ok(Some(true));
+            }
+            let more = collected.len() + data.len();
+            if more > LARGE && !self.shared.has_room_for(more.saturating_sub(client.charged)) {
+                return Ok(None);
             }
             collected.extend_from_slice(data);
             line.input.consume(piece.taken);
             if line.body.is_done() {
                 calling.collected = collected;
                 self.deliver(client, exchange, calling, line, 0..0)?;
-                return Ok(true);
+                return Ok(Some(true));
             }
             if piece.taken > 0 && !line.input.is_empty() {
                 continue;
@@ -578,12 +589,12 @@ impl Loop {
                 Moved::Bytes(0) if line.body.may_end_here() => {
                     calling.collected = collected;
                     self.deliver(client, exchange, calling, line, 0..0)?;
-                    return Ok(true);
+                    return Ok(Some(true));
                 }
                 Moved::Bytes(0) | Moved::Broken => return Err(Failure::Reset),
                 Moved::Blocked => {
                     calling.collected = collected;
-                    return Ok(false);
+                    return Ok(Some(false));
                 }
                 Moved::Bytes(_) => {}
             }
@@ -657,6 +668,19 @@ impl Loop {
         Ok(true)
     }
 
+    /// An answer has come for which there is no room. The instance has done its part: it is not asked again.
+    fn out_of_room(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &Calling) -> Flow {
+        self.counters().refused_buffers.add(1);
+        let cause = Cause::Overloaded(Limit::Buffers);
+        let mut error = self.shared.mesh.refuse(calling.machine.service(), cause, exchange.id.clone(), exchange.began);
+        if let Some(Underway { attempt, .. }) = &calling.attempt {
+            error.attempts = attempt.number;
+            error.instance = Some(attempt.member.id.clone());
+            error.not_sent = false;
+        }
+        self.refuse(client, exchange, ApiError::Call(Box::new(error)))
+    }
+
     /// A call is over without an answer to pass on.
     fn conclude(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &Calling, end: End) -> Flow {
         if calling.delivering {
@@ -686,6 +710,9 @@ impl Loop {
 
     /// The time of whatever a call waits for is over.
     pub(super) fn late_call(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange, mut calling: Calling) -> Flow {
+        if let Some(flow) = self.caller_is_late(client, exchange, &calling) {
+            return flow;
+        }
         let Some(underway) = &mut calling.attempt else { return self.step(key, client, exchange, calling) };
         let line = underway.line;
         let dialling = underway.dial.is_some() && underway.by > self.timers.tick(self.now);
@@ -699,6 +726,27 @@ impl Loop {
         }
         let failure = if underway.dial.is_some() { Failure::Connect(ConnectFailure::TimedOut) } else { Failure::Timeout };
         self.attempt_failed(key, client, exchange, calling, failure)
+    }
+
+    /// What becomes of a call when it is its caller who keeps everybody waiting; the instance is not to blame, and the machine gives back
+    /// what it holds.
+    fn caller_is_late(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &Calling) -> Option<Flow> {
+        let underway = calling.attempt.as_ref().filter(|underway| underway.dial.is_none())?;
+        let line = self.lines.get_mut(underway.line)?;
+        let takes_nothing = calling.delivering && !client.output.is_empty();
+        let sends_nothing = !exchange.incoming.is_done() && line.output.is_empty();
+        if !takes_nothing && !sends_nothing {
+            return None;
+        }
+        line.socket.reset_on_drop();
+        self.lines.remove(underway.line);
+        let counters = self.counters();
+        if takes_nothing { &counters.write_timeouts } else { &counters.body_timeouts }.add(1);
+        if calling.delivering {
+            return Some(Flow::Abort);
+        }
+        client.closes = true;
+        Some(self.refuse(client, exchange, ApiError::Late("the body of the request")))
     }
 
     /// The caller has gone; the machine gives back what it holds.
@@ -720,6 +768,28 @@ impl Loop {
     }
 }
 
+/// Reads the call that a request describes as JSON.
+pub(super) fn read_call(client: &Client, exchange: &mut Exchange) -> Result<Call, Invalid> {
+    let mut headers = Headers::new();
+    for (name, value) in exchange.request.head.fields().filter(|(name, value)| is_passed_on(name, value)) {
+        headers.push(std::str::from_utf8(name).unwrap_or_default(), value);
+    }
+    let request = Request {
+        method: "POST".into(),
+        target: String::new(),
+        headers,
+        body: std::mem::take(&mut exchange.gathered),
+        peer: client.address,
+        id: exchange.id.clone(),
+        waited: Duration::ZERO,
+    };
+    let call = envelope::call(&request);
+    exchange.gathered = request.body;
+    call
+}
+
+/// Answers up to here are collected whatever else is in memory.
+const LARGE: usize = 64 * 1024;
 /// How often a stream is read before others have a turn.
 const TURN: usize = 16;
 

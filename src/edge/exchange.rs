@@ -15,8 +15,8 @@ use super::socket::Moved;
 use super::timers::Tick;
 use super::tunnel::Tunnel;
 use crate::contract::answer::{Answer, ApiError};
-use crate::contract::paths;
 use crate::contract::wire::{Persistence, write_answer, write_field, write_length, write_persistence};
+use crate::contract::{browser, paths};
 use crate::model::{Fields, Limit, RequestId, push_decimal};
 
 /// A request being answered. Made to be used again.
@@ -200,6 +200,14 @@ impl Loop {
             paths::Goal::Invoke => Goal::Invoke,
             paths::Goal::Proxy(proxied) => Goal::Proxy(proxied),
         };
+        // A name of our own in the host, or a field of its own, cannot be forged by a page.
+        let may_be_a_pages = matches!(goal, Goal::Invoke | Goal::Proxy(paths::Proxied::Path(..)));
+        if may_be_a_pages
+            && !matches!(request.method(), "GET" | "HEAD" | "OPTIONS")
+            && let Err(why) = browser::judge(request.authority(), request.head.first("origin"), self.shared.loopback)
+        {
+            return self.refuse(client, exchange, ApiError::Forbidden(why));
+        }
         let most = self.most_gathered(goal);
         match (goal, request.framing()) {
             _ if request.method() == "CONNECT" => {

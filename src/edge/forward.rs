@@ -93,9 +93,9 @@ pub(super) fn write_proxied(
 }
 
 /// Fields that are written with something added, or that have done their work.
-fn is_said_anew(name: &str) -> bool {
+fn is_said_anew(name: &[u8]) -> bool {
     let said = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "via", DAPR_APP_ID];
-    said.iter().any(|said| name.eq_ignore_ascii_case(said))
+    said.iter().any(|said| name.eq_ignore_ascii_case(said.as_bytes()))
 }
 
 /// Writes a comma-separated field with what was in it and one member more.
@@ -123,7 +123,7 @@ impl<'a> Hops<'a> {
         Self { names_fields: head.all("connection").any(|value| !usual(value)), head }
     }
 
-    fn end_here(&self, name: &str) -> bool {
+    fn end_here(&self, name: &[u8]) -> bool {
         is_hop_by_hop(name) || self.names_fields && self.head.lists("connection", name)
     }
 }
@@ -148,7 +148,7 @@ pub(super) fn write_answer_head(out: &mut Vec<u8>, answer: &ResponseHead, delive
     write_status(out, answer);
     let hops = Hops::of(&answer.head);
     for (name, value) in answer.head.fields() {
-        let ends_here = hops.end_here(name) || is_ours_to_say(name) || proxied && name.eq_ignore_ascii_case("via");
+        let ends_here = hops.end_here(name) || is_ours_to_say(name) || proxied && name.eq_ignore_ascii_case(b"via");
         if !ends_here {
             write_field(out, name, value);
         }
@@ -189,8 +189,8 @@ fn write_status(out: &mut Vec<u8>, answer: &ResponseHead) {
 }
 
 /// Fields of an answer that only the mesh may say.
-fn is_ours_to_say(name: &str) -> bool {
-    name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("x-request-id") || is_of_mesh(name)
+fn is_ours_to_say(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"x-request-id") || is_of_mesh(name)
 }
 
 fn is_html(answer: &ResponseHead) -> bool {

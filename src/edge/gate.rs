@@ -24,10 +24,22 @@ const REST_MS: u64 = 50;
 const BATCH: usize = 256;
 
 /// What a client is told that is one too many.
-const FULL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nx-mesh-reason: overloaded\r\nx-mesh-not-sent: true\r\n\
-retry-after: 1\r\nconnection: close\r\ncontent-length: 94\r\n\r\n\
-{\"error\":\"the limit maxConnections is reached\",\"reason\":\"overloaded\",\"limit\":\"maxConnections\"}";
+macro_rules! full {
+    ($limit:literal, $length:literal) => {
+        concat!(
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nx-mesh-reason: overloaded\r\nx-mesh-not-sent: true\r\n",
+            "retry-after: 1\r\nconnection: close\r\ncontent-length: ",
+            $length,
+            "\r\n\r\n{\"error\":\"the limit ",
+            $limit,
+            " is reached\",\"reason\":\"overloaded\",\"limit\":\"",
+            $limit,
+            "\"}"
+        )
+    };
+}
+const FULL: &str = full!("maxConnections", 94);
+const FULL_OF_ONE_ADDRESS: &str = full!("maxConnectionsPerAddress", 114);
 
 /// The doors: listening sockets, and the state of accepting.
 pub(super) struct Gate {
@@ -146,17 +158,20 @@ impl Loop {
         let (shared, now) = (Arc::clone(&self.shared), self.now);
         let mut here = Vec::new();
         let failed = gate.accept(now, |socket, address, next| {
-            if let Some((of_loop, open)) = admit(&shared, self.index, address, next) {
-                self.counters().accepted.add(1);
-                if of_loop == self.index {
-                    here.push((socket, address, open));
-                } else {
-                    shared.send(of_loop, Mail::Connection(socket, address, open));
+            match admit(&shared, self.index, address, next) {
+                Ok((of_loop, open)) => {
+                    self.counters().accepted.add(1);
+                    if of_loop == self.index {
+                        here.push((socket, address, open));
+                    } else {
+                        shared.send(of_loop, Mail::Connection(socket, address, open));
+                    }
                 }
-            } else {
-                // Whether it is read does not matter: the connection closes.
-                let _ = socket.write(FULL);
-                socket.finish();
+                Err(why) => {
+                    // Whether it is read does not matter: the connection closes.
+                    let _ = socket.write(why.as_bytes());
+                    socket.finish();
+                }
             }
         });
         if let Some(error) = failed {
@@ -188,32 +203,33 @@ impl Loop {
     }
 }
 
-/// The loop that is to have a connection; `None` when there are too many already.
-fn admit(shared: &Arc<Shared>, me: usize, address: Option<IpAddr>, next: &mut usize) -> Option<(usize, Open)> {
-    let counters = shared.counters.loops.get(me)?;
+/// The loop that is to have a connection, or what its client is told when there are too many already.
+fn admit(shared: &Arc<Shared>, me: usize, address: Option<IpAddr>, next: &mut usize) -> Result<(usize, Open), &'static str> {
+    let counters = shared.counters.loops.get(me).unwrap_or(&shared.counters.spare);
     if shared.counters.open() >= shared.max_connections {
         counters.refused_connections.add(1);
-        return None;
+        return Err(FULL);
     }
     let all = &shared.counters.loops;
     *next = (*next + 1) % all.len();
     // Of those with the fewest, the first from `next` on.
     let in_turn = (0..all.len()).map(|n| (n + *next) % all.len());
-    let of_loop = in_turn.min_by_key(|n| all.get(*n).map_or(usize::MAX, |one| one.open.load(Ordering::Relaxed)))?;
-    let open = Open::new(shared, of_loop, address);
-    if open.is_none() {
+    let fewest = in_turn.min_by_key(|n| all.get(*n).map_or(usize::MAX, |one| one.open.load(Ordering::Relaxed)));
+    let of_loop = fewest.unwrap_or(me);
+    Open::new(shared, of_loop, address).map(|open| (of_loop, open)).ok_or_else(|| {
         counters.refused_per_address.add(1);
-    }
-    open.map(|open| (of_loop, open))
+        FULL_OF_ONE_ADDRESS
+    })
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn who_is_one_too_many_is_told_so_in_one_whole_answer() {
-        let text = String::from_utf8_lossy(super::FULL);
-        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
-        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{} bytes", body.len());
-        serde_json::from_str::<serde_json::Value>(body).expect("JSON");
+        for text in [super::FULL, super::FULL_OF_ONE_ADDRESS] {
+            let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+            assert!(head.ends_with(&format!("content-length: {}", body.len())), "{} bytes", body.len());
+            serde_json::from_str::<serde_json::Value>(body).expect("JSON");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The API over real sockets: a mesh and its server in this process, a client that sends raw bytes, and upstreams that do as they are told.
+//! The API over real sockets, calls in the event loops: a mesh and its server in this process, a client that sends raw bytes, and upstreams that do as they are told.
 
 #![cfg(feature = "server")]
 // Tests may fail loudly, and their helpers are called with temporaries.
@@ -7,6 +7,9 @@
 #[allow(dead_code)] // Each test program uses its own share of it.
 #[path = "../support/mod.rs"]
 mod support;
+
+/// Where calls run in this program; the same tests run against both.
+pub(crate) const INVOKE_ON: weft::server::InvokeOn = weft::server::InvokeOn::Edge;
 
 mod answered;
 mod documented;

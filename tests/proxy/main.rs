@@ -16,6 +16,9 @@ mod house;
 #[path = "../program/weft.rs"]
 mod program;
 
+/// Where calls run in this program, unless a test says otherwise.
+pub(crate) const INVOKE_ON: weft::server::InvokeOn = weft::server::InvokeOn::Edge;
+
 mod answers;
 mod attempts;
 mod dapr;

@@ -5,6 +5,9 @@ use std::mem::MaybeUninit;
 use super::head::{Head, Span};
 use super::{Fault, Framing, Limits, MAX_FIELDS};
 
+/// The longest method, in bytes: no longer one is registered, and the length of an unfinished first line tells that of its target.
+const MAX_METHOD: usize = 32;
+
 /// The head of a request, parsed and judged. Made to be used again.
 #[derive(Default, Debug)]
 pub struct RequestHead {
@@ -27,6 +30,9 @@ impl RequestHead {
     pub fn parse(&mut self, input: &[u8], limits: Limits) -> Result<Option<usize>, Fault> {
         // One empty line before a request is forgiven (RFC 9112 §2.2).
         let skipped = if input.starts_with(b"\r\n") { 2 } else { 0 };
+        if input == b"\r" {
+            return Ok(None);
+        }
         let bytes = input.get(skipped..).unwrap_or_default();
         if matches!(bytes.first(), Some(b'\r' | b'\n')) {
             return Err(Fault::Malformed("more than one empty line before the request"));
@@ -36,14 +42,19 @@ impl RequestHead {
         let length = match parsed.parse_with_uninit_headers(bytes, &mut fields) {
             Ok(httparse::Status::Complete(length)) => length,
             Ok(httparse::Status::Partial) => return unfinished(bytes, limits).map(|()| None),
+            // Which version it speaks shows at the end of the line.
+            Err(httparse::Error::Version) if !bytes.contains(&b'\n') => return unfinished(bytes, limits).map(|()| None),
             Err(error) => return Err(fault(error, bytes)),
         };
-        if length > limits.head {
-            return Err(Fault::HeadTooLarge);
-        }
         let target = parsed.path.unwrap_or_default().as_bytes();
         if target.len() > limits.target {
             return Err(Fault::TargetTooLong);
+        }
+        if length > limits.head {
+            return Err(Fault::HeadTooLarge);
+        }
+        if parsed.method.is_some_and(|method| method.len() > MAX_METHOD) {
+            return Err(Fault::Malformed("the method is too long"));
         }
         self.head.take(bytes, length, parsed.headers)?;
         self.method = Span::of(parsed.method.unwrap_or_default().as_bytes(), bytes);
@@ -145,8 +156,8 @@ impl RequestHead {
 /// Whether a head that is not whole yet may still become acceptable.
 fn unfinished(bytes: &[u8], limits: Limits) -> Result<(), Fault> {
     let line = bytes.iter().position(|b| *b == b'\n');
-    // A method and a version take a few bytes more.
-    if line.is_none() && bytes.len() > limits.target + 64 {
+    // The method, the version and the blanks between them.
+    if line.is_none() && bytes.len() > limits.target + MAX_METHOD + " HTTP/1.1\r ".len() {
         return Err(Fault::TargetTooLong);
     }
     if bytes.len() > limits.head { Err(Fault::HeadTooLarge) } else { Ok(()) }
@@ -168,4 +179,49 @@ fn speaks_http(bytes: &[u8]) -> bool {
     let line = bytes.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or_default();
     let mut words = line.split(|b| *b == b' ').skip(2);
     matches!((words.next(), words.next()), (Some(version), None) if matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of a head that comes in two pieces, the first so long.
+    fn read(text: &str, first: usize) -> Result<Option<usize>, Fault> {
+        let limits = Limits { head: 16 * 1024, target: 8 * 1024 };
+        let mut head = RequestHead::default();
+        match head.parse(&text.as_bytes()[..first], limits) {
+            Ok(None) => head.parse(text.as_bytes(), limits),
+            decided => decided,
+        }
+    }
+
+    #[test]
+    fn the_empty_line_before_a_request_is_forgiven_in_whatever_pieces_it_comes() {
+        let text = "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for first in 0..text.len() {
+            assert_eq!(read(text, first), Ok(Some(text.len())), "{first}");
+        }
+    }
+
+    #[test]
+    fn another_version_is_told_from_another_protocol_in_whatever_pieces_it_comes() {
+        let not_http = Err(Fault::Malformed("the request line is malformed"));
+        for (version, expected) in [("HTTP/2.0", Err(Fault::Version)), ("HTTP/1.9", Err(Fault::Version)), ("HTCPCP/1.1", not_http)] {
+            let text = format!("GET / {version}\r\nHost: a\r\n\r\n");
+            for first in 0..text.len() {
+                assert_eq!(read(&text, first), expected, "{version} {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_first_line_is_refused_or_not_whatever_pieces_it_comes_in() {
+        let line = |method: usize, target: usize| format!("{} /{} HTTP/1.1\r\nHost: a\r\n\r\n", "M".repeat(method), "x".repeat(target - 1));
+        let first_and_whole = |text: &str| [0, 40, 8000, 8210, 8230, text.len() - 10, text.len() - 1].map(|first| read(text, first));
+        let longest = line(MAX_METHOD, 8 * 1024);
+        assert_eq!(first_and_whole(&longest), [Ok(Some(longest.len())); 7]);
+        assert_eq!(first_and_whole(&line(4, 8 * 1024 + 100)), [Err(Fault::TargetTooLong); 7]);
+        assert!(first_and_whole(&line(MAX_METHOD + 1, 8 * 1024)).iter().all(Result::is_err));
+        assert_eq!(read(&line(4, 20 * 1024), 0), Err(Fault::TargetTooLong));
+    }
 }
