@@ -499,7 +499,7 @@ impl Loop {
                 calling.delivering = true;
                 self.progress(client, calling);
                 if status == 101 {
-                    self.write_switch(client, exchange, line);
+                    self.write_head(client, exchange, calling, line, None);
                     return Some(Heard::Switched);
                 }
                 client.closes |= line.answer.framing() == Framing::UntilClose
@@ -525,10 +525,6 @@ impl Loop {
             is_1_0: exchange.request.is_1_0(),
         };
         forward::write_answer_head(client.output.out(&mut self.spare), &line.answer, &delivered);
-    }
-
-    fn write_switch(&mut self, client: &mut Client, exchange: &Exchange, line: &Line) {
-        forward::write_switch(client.output.out(&mut self.spare), &line.answer, &exchange.id);
     }
 
     /// Takes the body of the answer as it comes: collects it, or passes it on.
