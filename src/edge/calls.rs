@@ -426,17 +426,21 @@ impl Loop {
             };
             line.output.push(bytes.get(sent..).unwrap_or_default(), &mut self.spare);
             client.input.consume(taken);
-            self.progress(client, calling);
+            self.progress(client, exchange, calling);
         }
         Ok(())
     }
 
-    /// Something moved in a stream: the patience with it begins anew. Before the head of the answer, the attempt has its own time.
-    fn progress(&self, client: &mut Client, calling: &Calling) {
-        if calling.delivering {
-            let idle = calling.machine.policy().timeouts.idle_body_ms.duration();
-            client.until = self.timers.tick(self.now + idle);
+    /// Something moved in a stream: the patience with it begins anew. An upload may take as long as it goes on, and the answer to it has
+    /// the time of an attempt from its end; a limit that the caller has set stands.
+    fn progress(&self, client: &mut Client, exchange: &Exchange, calling: &Calling) {
+        if !calling.delivering && exchange.request.head.contains("x-request-timeout-ms") {
+            return;
         }
+        let timeouts = &calling.machine.policy().timeouts;
+        let moves = calling.delivering || !exchange.incoming.is_done();
+        let patience = if moves { timeouts.idle_body_ms } else { timeouts.attempt_ms };
+        client.until = self.timers.tick(self.now + patience.duration());
     }
 
     /// Waits for the head of the answer. `None`: it has come, and its body is to follow.
@@ -497,7 +501,7 @@ impl Loop {
             Verdict::Collect => None,
             Verdict::Deliver => {
                 calling.delivering = true;
-                self.progress(client, calling);
+                self.progress(client, exchange, calling);
                 if status == 101 {
                     self.write_head(client, exchange, calling, line, None);
                     return Some(Heard::Switched);
@@ -632,7 +636,7 @@ impl Loop {
                     taken
                 };
                 line.input.consume(taken);
-                self.progress(client, calling);
+                self.progress(client, exchange, calling);
             }
             if line.body.is_done() {
                 break;

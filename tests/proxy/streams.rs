@@ -326,3 +326,54 @@ fn a_slow_stream_that_never_stalls_is_left_alone() {
     assert_eq!(house.get("/proxy/s/").with_status(200).text(), body);
     assert!(start.elapsed() > Duration::from_millis(500), "longer than any of the limits: {:?}", start.elapsed());
 }
+
+#[test]
+fn an_upload_may_take_longer_than_an_attempt_as_long_as_it_goes_on() {
+    let house = House::with(json!({"timeouts": {"attemptMs": 300, "totalMs": 400, "idleBodyMs": 2000}}));
+    let stage = Stage::of(&house);
+    let mut client = Wire::to(&house);
+    let start = Instant::now();
+    client.send(head("POST /proxy/s/up", &["Transfer-Encoding: chunked"]));
+    let mut instance = stage.accept();
+    instance.head();
+    while start.elapsed() < Duration::from_millis(800) {
+        client.send("1\r\nx\r\n");
+        assert_eq!(instance.chunk(), "x");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    client.send("0\r\n\r\n");
+    assert_eq!(instance.chunk(), "");
+    instance.send(answer(201, &[], "stored"));
+    assert_eq!(client.answer().with_status(201).text(), "stored");
+}
+
+#[test]
+fn an_upload_that_its_caller_limited_ends_at_that_limit() {
+    let house = House::new();
+    let stage = Stage::of(&house);
+    let mut client = Wire::to(&house);
+    let start = Instant::now();
+    client.send(head("POST /proxy/s/up", &["Transfer-Encoding: chunked", "X-Request-Timeout-Ms: 300"]));
+    let mut instance = stage.accept();
+    instance.head();
+    while client.is_silent() && start.elapsed() < PATIENCE {
+        client.send("1\r\nx\r\n");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+    client.answer().with_status(408);
+    instance.end();
+}
+
+#[test]
+fn an_instance_that_does_not_answer_an_upload_has_the_time_of_an_attempt_from_its_end() {
+    let house = House::with(json!({"timeouts": {"attemptMs": 300}, "retry": {"maxRetries": 0}}));
+    let stage = Stage::of(&house);
+    let mut client = Wire::to(&house);
+    client.send(head("POST /proxy/s/up", &["Transfer-Encoding: chunked"]) + "1\r\nx\r\n0\r\n\r\n");
+    let mut instance = stage.accept();
+    instance.head();
+    let start = Instant::now();
+    assert_eq!(client.answer().with_status(504).reason(), "upstream_timeout");
+    assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+}
