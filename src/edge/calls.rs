@@ -436,17 +436,21 @@ impl Loop {
             };
             line.output.push(bytes.get(sent..).unwrap_or_default(), &mut self.spare);
             client.input.consume(taken);
-            self.progress(client, calling);
+            self.progress(client, exchange, calling);
         }
         Ok(())
     }
 
-    /// Something moved in a stream: the patience with it begins anew. Before the head of the answer, the attempt has its own time.
-    fn progress(&self, client: &mut Client, calling: &Calling) {
-        if calling.delivering {
-            let idle = calling.machine.timeouts().idle_body_ms.duration();
-            client.until = self.timers.tick(self.now + idle);
+    /// Something moved in a stream: the patience with it begins anew. An upload may take as long as it goes on, and the answer to it has
+    /// the time of an attempt from its end; a limit that the caller has set stands.
+    fn progress(&self, client: &mut Client, exchange: &Exchange, calling: &Calling) {
+        if !calling.delivering && exchange.request.head.contains("x-request-timeout-ms") {
+            return;
         }
+        let timeouts = calling.machine.timeouts();
+        let moves = calling.delivering || !exchange.incoming.is_done();
+        let patience = if moves { timeouts.idle_body_ms } else { timeouts.attempt_ms };
+        client.until = self.timers.tick(self.now + patience.duration());
     }
 
     /// Waits for the head of the answer. `None`: it has come, and its body is to follow.
@@ -507,9 +511,9 @@ impl Loop {
             Verdict::Collect => None,
             Verdict::Deliver => {
                 calling.delivering = true;
-                self.progress(client, calling);
+                self.progress(client, exchange, calling);
                 if status == 101 {
-                    self.write_switch(client, exchange, line);
+                    self.write_head(client, exchange, calling, line, None);
                     return Some(Heard::Switched);
                 }
                 client.closes |= line.answer.framing() == Framing::UntilClose
@@ -535,10 +539,6 @@ impl Loop {
             is_1_0: exchange.request.is_1_0(),
         };
         forward::write_answer_head(client.output.out(&mut self.spare), &line.answer, &delivered);
-    }
-
-    fn write_switch(&mut self, client: &mut Client, exchange: &Exchange, line: &Line) {
-        forward::write_switch(client.output.out(&mut self.spare), &line.answer, &exchange.id);
     }
 
     /// Takes the body of the answer as it comes: collects it, or passes it on.
@@ -646,7 +646,7 @@ impl Loop {
                     taken
                 };
                 line.input.consume(taken);
-                self.progress(client, calling);
+                self.progress(client, exchange, calling);
             }
             if line.body.is_done() {
                 break;
@@ -727,6 +727,10 @@ impl Loop {
         let Some(underway) = &mut calling.attempt else { return self.step(key, client, exchange, calling) };
         let line = underway.line;
         let dialling = underway.dial.is_some() && underway.by > self.timers.tick(self.now);
+        if let Some(line) = self.lines.get_mut(line) {
+            // The system would go on trying to deliver what nobody waits for any more.
+            line.socket.reset_on_drop();
+        }
         self.lines.remove(line);
         if dialling {
             return self.next_address(key, client, exchange, calling, &Failure::Connect(ConnectFailure::TimedOut));

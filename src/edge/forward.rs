@@ -190,7 +190,11 @@ pub(super) fn write_answer_head(out: &mut Vec<u8>, answer: &ResponseHead, delive
     write_number(out, "x-mesh-attempts", u64::from(delivered.attempts));
     write_number(out, "x-mesh-upstream-ms", whole_ms(delivered.took));
     write_field(out, "x-request-id", delivered.id.as_str().as_bytes());
-    write_persistence(out, delivered.persistence);
+    if answer.status == 101 {
+        out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+    } else {
+        write_persistence(out, delivered.persistence);
+    }
     match (delivered.collected, answer.framing()) {
         (Some(length), _) if !is_bodiless(answer.status) => write_length(out, length),
         (None, Framing::Length(length)) => write_length(out, length),
@@ -230,19 +234,5 @@ pub(super) fn write_interim(out: &mut Vec<u8>, answer: &ResponseHead) {
     for (name, value) in answer.head.fields().filter(|(name, _)| !hops.end_here(name) && !is_ours_to_say(name)) {
         write_field(out, name, value);
     }
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Writes that the connection is a WebSocket from here on.
-pub(super) fn write_switch(out: &mut Vec<u8>, answer: &ResponseHead, id: &RequestId) {
-    write_status(out, answer);
-    let hops = Hops::of(&answer.head);
-    for (name, value) in answer.head.fields() {
-        if !hops.end_here(name) && !is_ours_to_say(name) {
-            write_field(out, name, value);
-        }
-    }
-    out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
-    write_field(out, "x-request-id", id.as_str().as_bytes());
     out.extend_from_slice(b"\r\n");
 }

@@ -158,7 +158,7 @@ impl Weft {
 
     /// Sends a signal: `TERM`, `INT`, `HUP`, `KILL`.
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().expect("kill");
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().expect("kill");
         assert!(sent.success());
     }
 

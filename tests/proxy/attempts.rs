@@ -195,6 +195,26 @@ fn a_caller_that_is_itself_a_retry_gets_one_attempt() {
     assert_eq!((attempts(&answer), upstream.requests()), (Some("1"), 1));
 }
 
+#[test]
+fn a_connection_is_kept_no_longer_than_the_instance_says() {
+    let house = House::new();
+    let upstream = Upstream::start(|_| Act::Say(answer(200, &[("Connection", "keep-alive"), ("Keep-Alive", "timeout=1, max=5")], "x")));
+    house.register("s", "i", &upstream);
+    house.get("/proxy/s/").with_status(200);
+    let start = Instant::now();
+    upstream.hung_up();
+    assert!((Duration::from_millis(800)..Duration::from_millis(3500)).contains(&start.elapsed()), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_caller_without_time_gets_no_attempt() {
+    let house = House::new();
+    let upstream = Upstream::named("x");
+    house.register("s", "i", &upstream);
+    let answer = house.ask("GET", "/proxy/s/", &[("x-request-timeout-ms", "0")], b"").with_status(504);
+    assert_eq!((answer.reason().as_str(), answer.header("x-mesh-not-sent"), upstream.requests()), ("deadline_exceeded", Some("true"), 0));
+}
+
 /// Status and reason of a refusal, and that it came at once and from here.
 #[track_caller]
 fn refusal(house: &House, target: &str) -> (u16, String, Answer) {

@@ -24,6 +24,7 @@ mod attempts;
 mod dapr;
 mod faults;
 mod memory;
+mod mutated;
 mod requests;
 mod silence;
 mod streams;

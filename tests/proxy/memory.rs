@@ -7,6 +7,7 @@ use std::{env, fs};
 use serde_json::json;
 
 use crate::program::Weft;
+use crate::support::eventually;
 use crate::support::upstream::answer;
 use crate::wire::{Stage, Wire, head};
 
@@ -38,7 +39,7 @@ fn download(weft: &Weft, stage: &Stage, bytes: usize) {
     std::thread::scope(|scope| {
         scope.spawn(move || {
             instance.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n"));
-            instance.pour(bytes);
+            instance.pour(0, bytes);
         });
         assert_eq!(client.head().status(), 200);
         client.drain(bytes);
@@ -51,7 +52,7 @@ fn upload(weft: &Weft, stage: &Stage, bytes: usize) {
     let mut instance = stage.accept();
     instance.head();
     std::thread::scope(|scope| {
-        scope.spawn(|| client.pour(bytes));
+        scope.spawn(|| client.pour(0, bytes));
         instance.drain(bytes);
     });
     instance.send(answer(201, &[("Connection", "close")], "whole"));
@@ -73,4 +74,41 @@ fn a_long_body_costs_no_more_memory_than_a_short_one() {
         println!("{} MiB: {before} KiB before, {after} KiB at most", length() >> 20);
         assert!(after - before < MOST, "{before} KiB before, {after} KiB at most");
     }
+}
+
+#[test]
+fn clients_that_do_not_read_cost_two_buffers_each() {
+    const CLIENTS: usize = 16;
+    /// In KiB: what has been read and not yet passed on, and what has been passed on and not yet taken, and as much again for growth.
+    const EACH: u64 = 256;
+    let weft = Weft::start(&[]);
+    let stage = Stage::new();
+    weft.post("/register", &json!({"name": "s", "id": "i", "host": "127.0.0.1", "port": stage.port()})).with_status(200);
+    download(&weft, &stage, 8 << 20);
+    forget_the_peak(&weft);
+    let before = peak(&weft);
+    let mut streams: Vec<(Wire, Wire, usize)> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = Wire::connect(weft.at());
+            client.send(head("GET /proxy/s/down", &[]));
+            let mut instance = stage.accept();
+            instance.head();
+            instance.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n");
+            (client, instance, 0)
+        })
+        .collect();
+    let mut quiet = 0;
+    eventually("nothing more is taken from any instance", || {
+        let sent = |(_, instance, sent): &mut (Wire, Wire, usize)| {
+            let more = instance.pour_what_fits(*sent);
+            *sent += more;
+            more
+        };
+        quiet = if streams.iter_mut().map(sent).sum::<usize>() == 0 { quiet + 1 } else { 0 };
+        (quiet == 50).then_some(())
+    });
+    let after = peak(&weft);
+    let sent: usize = streams.iter().map(|(_, _, sent)| sent).sum();
+    println!("{CLIENTS} clients, {} MiB on their way: {before} KiB before, {after} KiB at most", sent >> 20);
+    assert!(after - before < CLIENTS as u64 * EACH, "{before} KiB before, {after} KiB at most");
 }

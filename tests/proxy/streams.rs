@@ -232,11 +232,9 @@ fn an_instance_is_held_up_by_a_client_that_does_not_read() {
     assert_eq!(metrics["services"]["s"]["inFlight"], 1, "it goes on");
     // The client reads after all, and everything arrives.
     client.head();
-    let rest = ENOUGH - sent;
     std::thread::scope(|scope| {
-        scope.spawn(|| instance.send(vec![b'y'; rest]));
-        let body = client.take(ENOUGH);
-        assert!(body == [vec![b'x'; sent], vec![b'y'; rest]].concat());
+        scope.spawn(|| instance.pour(sent, ENOUGH));
+        client.drain(ENOUGH);
     });
     all_is_given_back(&house);
 }
@@ -251,11 +249,9 @@ fn a_client_is_held_up_by_an_instance_that_does_not_read() {
     instance.head();
     let sent = until_it_blocks(&mut client);
     assert!(sent < ENOUGH / 2, "{sent} bytes were taken in for nobody");
-    let rest = ENOUGH - sent;
     std::thread::scope(|scope| {
-        scope.spawn(|| client.send(vec![b'y'; rest]));
-        let body = instance.take(ENOUGH);
-        assert!(body == [vec![b'x'; sent], vec![b'y'; rest]].concat());
+        scope.spawn(|| client.pour(sent, ENOUGH));
+        instance.drain(ENOUGH);
         instance.send(answer(200, &[], "whole"));
     });
     assert_eq!(client.answer().with_status(200).text(), "whole");
@@ -263,10 +259,9 @@ fn a_client_is_held_up_by_an_instance_that_does_not_read() {
 
 /// Sends until nothing has been taken for a while, at most half of enough; says how much was.
 fn until_it_blocks(wire: &mut Wire) -> usize {
-    let piece = vec![b'x'; 1 << 16];
     let (mut sent, mut last) = (0, Instant::now());
     while last.elapsed() < Duration::from_millis(150) && sent < ENOUGH / 2 {
-        match wire.send_without_waiting(&piece) {
+        match wire.pour_what_fits(sent) {
             0 => std::thread::park_timeout(Duration::from_millis(2)),
             more => (sent, last) = (sent + more, Instant::now()),
         }
@@ -330,4 +325,55 @@ fn a_slow_stream_that_never_stalls_is_left_alone() {
     let start = Instant::now();
     assert_eq!(house.get("/proxy/s/").with_status(200).text(), body);
     assert!(start.elapsed() > Duration::from_millis(500), "longer than any of the limits: {:?}", start.elapsed());
+}
+
+#[test]
+fn an_upload_may_take_longer_than_an_attempt_as_long_as_it_goes_on() {
+    let house = House::with(json!({"timeouts": {"attemptMs": 300, "totalMs": 400, "idleBodyMs": 2000}}));
+    let stage = Stage::of(&house);
+    let mut client = Wire::to(&house);
+    let start = Instant::now();
+    client.send(head("POST /proxy/s/up", &["Transfer-Encoding: chunked"]));
+    let mut instance = stage.accept();
+    instance.head();
+    while start.elapsed() < Duration::from_millis(800) {
+        client.send("1\r\nx\r\n");
+        assert_eq!(instance.chunk(), "x");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    client.send("0\r\n\r\n");
+    assert_eq!(instance.chunk(), "");
+    instance.send(answer(201, &[], "stored"));
+    assert_eq!(client.answer().with_status(201).text(), "stored");
+}
+
+#[test]
+fn an_upload_that_its_caller_limited_ends_at_that_limit() {
+    let house = House::new();
+    let stage = Stage::of(&house);
+    let mut client = Wire::to(&house);
+    let start = Instant::now();
+    client.send(head("POST /proxy/s/up", &["Transfer-Encoding: chunked", "X-Request-Timeout-Ms: 300"]));
+    let mut instance = stage.accept();
+    instance.head();
+    while client.is_silent() && start.elapsed() < PATIENCE {
+        client.send("1\r\nx\r\n");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+    client.answer().with_status(408);
+    instance.end();
+}
+
+#[test]
+fn an_instance_that_does_not_answer_an_upload_has_the_time_of_an_attempt_from_its_end() {
+    let house = House::with(json!({"timeouts": {"attemptMs": 300}, "retry": {"maxRetries": 0}}));
+    let stage = Stage::of(&house);
+    let mut client = Wire::to(&house);
+    client.send(head("POST /proxy/s/up", &["Transfer-Encoding: chunked"]) + "1\r\nx\r\n0\r\n\r\n");
+    let mut instance = stage.accept();
+    instance.head();
+    let start = Instant::now();
+    assert_eq!(client.answer().with_status(504).reason(), "upstream_timeout");
+    assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
 }

@@ -39,6 +39,7 @@ fn tunnel(house: &House) -> (Wire, Wire) {
     assert_eq!(switched.one("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
     assert_eq!(switched.one("sec-websocket-protocol"), Some("chat"));
     assert!(switched.one("x-request-id").is_some());
+    assert_eq!((switched.one("x-mesh-instance"), switched.one("via")), (Some("i"), Some("1.1 weft")));
     (client, instance)
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::house::House;
@@ -14,11 +15,14 @@ pub(crate) struct Wire {
     rest: Vec<u8>,
 }
 
+/// Names and values, in order.
+pub(crate) type Fields = Vec<(String, String)>;
+
 /// The head of a message: its first line and its fields, exactly as they came.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Head {
     pub(crate) first: String,
-    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) fields: Fields,
 }
 
 /// A whole answer.
@@ -26,7 +30,7 @@ pub(crate) struct Head {
 pub(crate) struct Whole {
     pub(crate) head: Head,
     pub(crate) body: Vec<u8>,
-    pub(crate) trailers: Vec<(String, String)>,
+    pub(crate) trailers: Fields,
 }
 
 /// How a connection ended.
@@ -70,8 +74,10 @@ impl Head {
 }
 
 /// A piece of the pattern that [`Wire::pour`] sends.
-fn pattern() -> Vec<u8> {
-    (0..1_u32 << 18).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect()
+fn pattern() -> &'static [u8] {
+    static PATTERN: LazyLock<Vec<u8>> =
+        LazyLock::new(|| (0..1_u32 << 18).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect());
+    &PATTERN
 }
 
 fn field(line: &str) -> (String, String) {
@@ -142,10 +148,11 @@ impl Wire {
         rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("linger");
     }
 
-    /// Sends from now on whatever fits at once, and says how much that was.
-    pub(crate) fn send_without_waiting(&mut self, bytes: &[u8]) -> usize {
+    /// Sends what fits at once of the pattern that [`Wire::pour`] sends, from the byte `from` on. Says how much that was.
+    pub(crate) fn pour_what_fits(&mut self, from: usize) -> usize {
+        let piece = pattern();
         self.stream.set_nonblocking(true).expect("a socket");
-        let sent = match self.stream.write(bytes) {
+        let sent = match self.stream.write(&piece[from % piece.len()..]) {
             Ok(sent) => sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => panic!("not sent: {error}"),
@@ -231,7 +238,7 @@ impl Wire {
     }
 
     /// The body that follows a head, and its trailers.
-    pub(crate) fn try_body(&mut self, head: &Head, to_head: bool) -> io::Result<(Vec<u8>, Vec<(String, String)>)> {
+    pub(crate) fn try_body(&mut self, head: &Head, to_head: bool) -> io::Result<(Vec<u8>, Fields)> {
         let (chunked, length) = head.framing();
         if to_head || head.first.starts_with("HTTP/") && matches!(head.status(), 100..=199 | 204 | 304) {
             return Ok(Default::default());
@@ -287,11 +294,14 @@ impl Wire {
         (head, body)
     }
 
-    /// Sends so many bytes of an endless pattern.
-    pub(crate) fn pour(&mut self, bytes: usize) {
+    /// Sends the bytes `from..to` of an endless pattern.
+    pub(crate) fn pour(&mut self, mut from: usize, to: usize) {
         let piece = pattern();
-        for from in (0..bytes).step_by(piece.len()) {
-            self.send(&piece[..piece.len().min(bytes - from)]);
+        while from < to {
+            let at = from % piece.len();
+            let end = piece.len().min(at + to - from);
+            self.send(&piece[at..end]);
+            from += end - at;
         }
     }
 
