@@ -104,7 +104,7 @@ const PLACES: &[Place] = &[
     },
     Place {
         words: &["mio"],
-        within: &["src/edge/reactor.rs", "src/edge/mail.rs", "src/edge/client.rs"],
+        within: &["src/edge/reactor.rs", "src/edge/serve.rs", "src/edge/pool.rs", "src/edge/mail.rs", "src/edge/client.rs"],
         tests_are_free: false,
         instead: "whatever waits for readiness waits in the event loops",
     },

@@ -9,13 +9,17 @@
 //! | [`http1`] | HTTP/1.1 as bytes, pure |
 //! | `reactor` | the event loop; `slots`, `timers`, `buffers`, `socket` and `mail` are its tools |
 //! | `gate` | who comes in |
-//! | `client`, `exchange` | a caller's connection, and one request on it from head to answer |
-//! | `calls`, `forward`, `tunnel` | a call: driving its machine, what is written, WebSockets |
-//! | `line`, `tls` | a connection to an instance or to the API server |
+//! | `client`, `serve` | a caller's connection: what it is, and all that happens on it |
+//! | `exchange` | one request from its head to its answer |
+//! | `calls`, `attempts`, `answers` | a call: driving its machine, one attempt, the answer to it |
+//! | `forward`, `tunnel` | what is written when a call passes through; WebSockets |
+//! | `line`, `tls`, `pool` | a connection to an instance or to the API server; those that are kept |
 //! | `inner`, `desk` | handing requests to the API server, and which calls may run on its workers |
 //!
 //! Nothing here blocks: no name is looked up, no file read, nothing slept through. Each deadline is a number beside its connection.
 
+mod answers;
+mod attempts;
 mod buffers;
 mod calls;
 mod client;
@@ -28,7 +32,9 @@ pub mod http1;
 mod inner;
 mod line;
 mod mail;
+mod pool;
 mod reactor;
+mod serve;
 mod shared;
 mod slots;
 mod socket;
