@@ -20,7 +20,7 @@ use crate::contract::request::Request;
 use crate::contract::{envelope, paths};
 use crate::mesh::call::{Attempt, CallMachine, CallMeta, End, Mode, Step, Verdict};
 use crate::mesh::{MAX_ANSWER, upstream_headers};
-use crate::model::{Call, Cause, ConnectFailure, Failure, Fields, Headers, Invalid, Limit, Method, Reason, ServiceName};
+use crate::model::{Call, Caller, Cause, ConnectFailure, Failure, Fields, Headers, Invalid, Limit, Method, Reason, ServiceName};
 
 /// How much of a body that streams is kept for another attempt.
 pub(super) const REPLAYED: usize = 64 * 1024;
@@ -122,7 +122,13 @@ impl Loop {
         }
         let number = |name: &str| request.head.first(name).and_then(|text| text.parse::<u64>().ok());
         let method = Method::new(request.method()).ok().filter(|method| method.as_str() == request.method()).unwrap_or(Method::Other);
+        let caller = Caller { name: None, address: client.address };
         let meta = CallMeta {
+            endpoint: &forward::rooted(path),
+            headers: &request.head,
+            hash_key: None,
+            caller: &caller,
+            is_mirror: false,
             service: &service,
             method,
             idempotent: method.is_idempotent() || request.method() == "TRACE" || request.head.contains("idempotency-key"),
@@ -162,6 +168,10 @@ impl Loop {
             }
             match calling.machine.step(self.now) {
                 Step::Send(attempt) => {
+                    if attempt.mirror.is_some() {
+                        let copy = calling.form.copy(client, exchange, &attempt);
+                        self.shared.mesh.mirror(calling.machine.service(), copy);
+                    }
                     if let Err(failure) = self.send(key, client, exchange, &mut calling, attempt) {
                         calling.machine.failed(failure, self.now, self.roll());
                         continue;
@@ -232,7 +242,7 @@ impl Loop {
         let to_head = match &calling.form {
             Form::Invoke(call) => {
                 let headers = upstream_headers(call, &exchange.id, attempt);
-                forward::write_call(out, call, &headers, &attempt.member.authority);
+                forward::write_call(out, call, &headers, attempt);
                 call.method == Method::Head
             }
             Form::Proxy { proxied, upgrade } => {
@@ -437,7 +447,7 @@ impl Loop {
         if !calling.delivering && exchange.request.head.contains("x-request-timeout-ms") {
             return;
         }
-        let timeouts = &calling.machine.policy().timeouts;
+        let timeouts = calling.machine.timeouts();
         let moves = calling.delivering || !exchange.incoming.is_done();
         let patience = if moves { timeouts.idle_body_ms } else { timeouts.attempt_ms };
         client.until = self.timers.tick(self.now + patience.duration());
@@ -701,8 +711,9 @@ impl Loop {
     /// Answers that a request could not be passed on. What the instance did wrong is a bad gateway there.
     fn say_failed(&mut self, client: &mut Client, exchange: &mut Exchange, error: ApiError) -> Flow {
         let reason = error.reason();
+        let is_fallback = matches!(&error, ApiError::Call(call) if call.fallback.is_some());
         let mut answer = Answer::from(error);
-        if matches!(reason, Reason::UpstreamReset | Reason::UpstreamProtocol) {
+        if !is_fallback && matches!(reason, Reason::UpstreamReset | Reason::UpstreamProtocol) {
             answer.status = 502;
         }
         self.say(client, exchange, &answer)
@@ -792,6 +803,19 @@ pub(super) fn read_call(client: &Client, exchange: &mut Exchange) -> Result<Call
 const LARGE: usize = 64 * 1024;
 /// How often a stream is read before others have a turn.
 const TURN: usize = 16;
+
+impl Form {
+    /// The copy of a call that is to be mirrored; none when it cannot be copied, such as one whose body streams.
+    fn copy(&self, client: &Client, exchange: &Exchange, attempt: &Attempt) -> Option<Call> {
+        match self {
+            Self::Invoke(call) => attempt.mirrored(call),
+            Self::Proxy { proxied, upgrade: false } if exchange.incoming.is_done() => {
+                attempt.mirrored(&forward::as_call(exchange, *proxied, client.address)?)
+            }
+            Self::Proxy { .. } => None,
+        }
+    }
+}
 
 impl Calling {
     fn new(machine: CallMachine, form: Form) -> Self {

@@ -1,6 +1,7 @@
 //! What is written to instances and callers when a call passes through: heads of requests and answers, with what belongs to one connection
 //! or to the mesh taken out and what the mesh has to say put in. Everything else keeps its order, its case and its duplicates.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::contract::wire::{Persistence, is_bodiless, write_field, write_length,
 use crate::mesh::Member;
 use crate::mesh::call::Attempt;
 use crate::model::time::whole_ms;
-use crate::model::{Call, Endpoint, Fields, Headers, Invalid, Method, RequestId, is_hop_by_hop, is_of_mesh, is_only_ours};
+use crate::model::{Call, Caller, Endpoint, Fields, Headers, Invalid, Method, RequestId, is_hop_by_hop, is_of_mesh, is_only_ours};
 
 /// How this hop is named to the next (RFC 9110 §7.6.3).
 const VIA: &[u8] = b"1.1 weft";
@@ -22,10 +23,30 @@ pub(super) fn judge_path(path: &str) -> Result<(), Invalid> {
     if path.starts_with('/') { Endpoint::judge_forwarded(path) } else { Ok(()) }
 }
 
+/// A path with the slash at its beginning that may be missing where the service alone is named.
+pub(super) fn rooted(path: &str) -> Cow<'_, str> {
+    if path.starts_with('/') { path.into() } else { format!("/{path}").into() }
+}
+
+/// A request that is passed on, as a call: for a copy of it.
+pub(super) fn as_call(exchange: &Exchange, proxied: paths::Proxied, client: Option<IpAddr>) -> Option<Call> {
+    let request = &exchange.request;
+    let (service, path) = paths::service_and_path(proxied, request.target(), request.authority(), &request.head);
+    let mut call = Call::new(service, Method::new(request.method()).ok()?, &rooted(path)).ok()?;
+    for (name, value) in request.head.fields() {
+        call.headers.push(std::str::from_utf8(name).unwrap_or_default(), value);
+    }
+    call.body = (!exchange.gathered.is_empty()).then(|| exchange.gathered.as_slice().into());
+    call.request_id = Some(exchange.id.clone());
+    call.caller = Caller { name: None, address: client };
+    call.hops = request.head.first("x-mesh-hops").and_then(|text| text.parse().ok()).unwrap_or(0);
+    Some(call)
+}
+
 /// Writes the request of a call that came as JSON.
-pub(super) fn write_call(out: &mut Vec<u8>, call: &Call, headers: &Headers, authority: &str) {
-    write_request_line(out, call.method.as_str(), call.endpoint.as_str());
-    write_field(out, "host", authority.as_bytes());
+pub(super) fn write_call(out: &mut Vec<u8>, call: &Call, headers: &Headers, attempt: &Attempt) {
+    write_request_line(out, call.method.as_str(), attempt.endpoint(call.endpoint.as_str()));
+    write_field(out, "host", attempt.member.authority.as_bytes());
     for (name, value) in headers.iter() {
         write_field(out, name, value);
     }
@@ -58,13 +79,18 @@ pub(super) fn write_proxied(
     let head = &request.head;
     let (_, path) = paths::service_and_path(proxied, request.target(), request.authority(), head);
     out.reserve(head.size() + 512);
-    write_request_line(out, request.method(), path);
+    write_request_line(out, request.method(), attempt.endpoint(path));
     write_field(out, "host", attempt.member.authority.as_bytes());
     let hops = Hops::of(head);
+    let changes = attempt.changes.as_deref();
+    let taken_out = |name: &[u8]| changes.is_some_and(|changes| std::str::from_utf8(name).is_ok_and(|name| changes.takes_out(name)));
     for (name, value) in head.fields() {
-        if !hops.end_here(name) && !is_only_ours(name) && !is_of_mesh(name) && !is_said_anew(name) {
+        if !hops.end_here(name) && !is_only_ours(name) && !is_of_mesh(name) && !is_said_anew(name) && !taken_out(name) {
             write_field(out, name, value);
         }
+    }
+    for (name, value) in changes.iter().flat_map(|changes| &changes.set) {
+        write_field(out, name, value.as_bytes());
     }
     if let Some(client) = client {
         write_list(out, head, "x-forwarded-for", client.to_string().as_bytes());

@@ -39,6 +39,7 @@ macro_rules! full {
     };
 }
 const FULL: &str = full!("maxConnections", 94);
+const NO_FILES: &str = full!("open files", 86);
 const FULL_OF_ONE_ADDRESS: &str = full!("maxConnectionsPerAddress", 114);
 
 /// The doors: listening sockets, and the state of accepting.
@@ -139,7 +140,9 @@ impl Gate {
                     Err(error) => {
                         // Clients that wait would wait for nothing, and the listener would be ready for ever.
                         if matches!(error, Errno::MFILE | Errno::NFILE) {
-                            self.reserve.turn_one_away(listener);
+                            while left > 0 && self.reserve.turn_one_away(listener, NO_FILES) {
+                                left -= 1;
+                            }
                         }
                         self.rests_until = Some(now + std::time::Duration::from_millis(REST_MS));
                         return Some(error);
@@ -226,7 +229,7 @@ fn admit(shared: &Arc<Shared>, me: usize, address: Option<IpAddr>, next: &mut us
 mod tests {
     #[test]
     fn who_is_one_too_many_is_told_so_in_one_whole_answer() {
-        for text in [super::FULL, super::FULL_OF_ONE_ADDRESS] {
+        for text in [super::FULL, super::FULL_OF_ONE_ADDRESS, super::NO_FILES] {
             let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
             assert!(head.ends_with(&format!("content-length: {}", body.len())), "{} bytes", body.len());
             serde_json::from_str::<serde_json::Value>(body).expect("JSON");

@@ -172,17 +172,26 @@ impl Reserve {
         Self(spare())
     }
 
-    /// Accepts a connection only to close it, so that it does not wait for nothing and the listener does not stay ready for ever.
-    pub(super) fn turn_one_away(&mut self, listener: &Listener) -> bool {
+    /// Accepts a connection only to say `why` and close it, so that it does not wait for nothing and the listener does not stay ready for
+    /// ever. Answers whether there was one.
+    pub(super) fn turn_one_away(&mut self, listener: &Listener, why: &str) -> bool {
         self.0 = None;
-        let went = matches!(listener.accept(), Ok(Some(_)));
+        let accepted = listener.accept();
+        if let Ok(Some((socket, _))) = &accepted {
+            // Whether it is read does not matter: the connection closes.
+            let _ = socket.write(why.as_bytes());
+            socket.finish();
+        }
+        let went = matches!(accepted, Ok(Some(_)));
+        drop(accepted);
         self.0 = spare();
         went
     }
 }
 
+/// One descriptor, so that one is enough to have it again.
 fn spare() -> Option<OwnedFd> {
-    UnixStream::pair().ok().map(|(one, _)| one.into())
+    rustix::net::socket_with(rustix::net::AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).ok()
 }
 
 /// How many files this process may have open, after asking for as many as it can get.

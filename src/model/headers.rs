@@ -145,6 +145,14 @@ impl Headers {
         self
     }
 
+    /// Removes every field of that name.
+    pub fn remove_all(&mut self, name: &str) {
+        let named: Vec<usize> = self.iter().enumerate().filter(|(_, (n, _))| n.eq_ignore_ascii_case(name)).map(|(at, _)| at).collect();
+        for at in named.into_iter().rev() {
+            self.remove(at);
+        }
+    }
+
     fn remove(&mut self, at: usize) {
         let (name, value) = at.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or((0, 0));
         let (name_end, value_end) = self.ends.remove(at);

@@ -8,9 +8,15 @@
 #[allow(dead_code)] // Each test program uses its own share of it.
 #[path = "../http/house.rs"]
 mod house;
+#[allow(unreachable_pub)] // The fuzz targets use it as well.
+#[path = "../fuzz/mutate.rs"]
+mod mutate;
 #[allow(dead_code)] // As above.
 #[path = "../program/weft.rs"]
 mod program;
+#[allow(unreachable_pub)] // As above.
+#[path = "../fuzz/properties.rs"]
+mod properties;
 #[allow(dead_code)] // As above.
 #[path = "../support/mod.rs"]
 mod support;
@@ -18,7 +24,11 @@ mod support;
 /// Where calls run in this program, unless a test says otherwise.
 pub(crate) const INVOKE_ON: weft::server::InvokeOn = weft::server::InvokeOn::Edge;
 
+mod attacks;
 mod clients;
+mod fuzzed;
 mod limits;
+mod mutations;
+mod strict;
 mod vectors;
 mod wire;

@@ -153,6 +153,20 @@ impl Wire {
         (head.to_owned(), body.to_owned())
     }
 
+    /// Whether it ends, whatever comes before that, before nothing comes for `time`.
+    pub(crate) fn has_ended_within(&mut self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).expect("a time limit");
+        let ended = loop {
+            match self.stream.read(&mut [0; 1024]) {
+                Ok(1..) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break false,
+                Ok(0) | Err(_) => break true,
+            }
+        };
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        ended
+    }
+
     /// Waits for the end of the connection, whatever comes before it.
     pub(crate) fn end(&mut self) -> Ending {
         loop {

@@ -12,6 +12,7 @@ mod support;
 pub(crate) const INVOKE_ON: weft::server::InvokeOn = weft::server::InvokeOn::Edge;
 
 mod answered;
+mod control;
 mod documented;
 mod drain;
 mod faults;
@@ -21,6 +22,7 @@ mod inputs;
 mod instances;
 mod places;
 mod repeated;
+mod routes;
 mod sent;
 mod services;
 mod stale;

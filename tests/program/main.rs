@@ -13,4 +13,5 @@ mod configuration;
 mod demo;
 mod running;
 mod signals;
+#[allow(dead_code)] // The tests of the door use it as well.
 mod weft;
