@@ -66,9 +66,9 @@ impl House {
 
     #[track_caller]
     pub(crate) fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        // How a body is framed is a matter of the API.
-        let framed = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("transfer-encoding"));
-        if crate::EMBEDDED && !framed && (method, target) == ("POST", "/invoke") {
+        // How a body is framed, and how long it may be, is a matter of the API.
+        let of_api = body.len() > 1_048_576 || headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("transfer-encoding"));
+        if crate::EMBEDDED && !of_api && (method, target) == ("POST", "/invoke") {
             return self.embedded(headers, body);
         }
         client::ask(self.at, method, target, headers, body).unwrap_or_else(|error| panic!("{method} {target}: {error}"))
