@@ -394,6 +394,9 @@ impl Loop {
     fn pump(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &mut Calling, line: &mut Line) -> Result<(), Heard> {
         while !exchange.incoming.is_done() && line.output.is_empty() && !line.deaf {
             if client.input.is_empty() {
+                if !calling.delivering {
+                    self.tell_to_go_on(client, exchange);
+                }
                 match client.read(&mut self.spare, REPLAYED) {
                     Moved::Bytes(0) | Moved::Broken => {
                         // The caller has gone in the middle of its request; what it sent so far is no request.

@@ -281,10 +281,7 @@ impl Loop {
         let most = self.most_gathered(goal);
         while !exchange.incoming.is_done() {
             if client.input.is_empty() {
-                if !std::mem::replace(&mut exchange.told_to_go_on, true) {
-                    client.output.push(b"HTTP/1.1 100 Continue\r\n\r\n", &mut self.spare);
-                    self.flush(client);
-                }
+                self.tell_to_go_on(client, exchange);
                 match client.read(&mut self.spare, exchange.gathered.len()) {
                     Moved::Bytes(0) | Moved::Broken => return Flow::Abort,
                     Moved::Blocked => return Flow::Wait,
@@ -315,6 +312,14 @@ impl Loop {
             Goal::Invoke if self.shared.config.invoke_on == InvokeOn::Workers => self.begin_on_workers(key, client, exchange),
             Goal::Invoke => self.begin_invoke(key, client, exchange),
             Goal::Proxy(proxied) => self.begin_proxy(key, client, exchange, proxied),
+        }
+    }
+
+    /// Tells a client that waits for it that its body is wanted, once.
+    pub(super) fn tell_to_go_on(&mut self, client: &mut Client, exchange: &mut Exchange) {
+        if !std::mem::replace(&mut exchange.told_to_go_on, true) {
+            client.output.push(b"HTTP/1.1 100 Continue\r\n\r\n", &mut self.spare);
+            self.flush(client);
         }
     }
 
