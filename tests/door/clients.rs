@@ -1,7 +1,10 @@
 //! Clients that are slow, greedy, gone, or merely old: each gets what is due to it in its time, and holds nothing that others need.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -11,9 +14,10 @@ use weft::model::settings::Millis;
 use weft::server::Config;
 
 use crate::house::{House, call};
+use crate::strict;
 use crate::support::client::{Client, request};
 use crate::support::upstream::{Act, End, Upstream, answer, ok};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, eventually, throughout};
 use crate::wire::{Ending, Wire};
 
 fn house(config: Config) -> House {
@@ -203,6 +207,21 @@ fn who_reads_slowly_is_cut_off_and_holds_nothing_and_the_instance_is_not_blamed(
 }
 
 #[test]
+fn who_reads_slowly_but_steadily_is_not_taken_for_idle() {
+    let house = house(Config { idle_timeout_ms: Millis(100), head_timeout_ms: Millis(100), ..Config::default() });
+    let upstream = Upstream::start(|_| ok(vec![b'x'; 8 << 20]));
+    house.register("s", "i", &upstream);
+    let mut wire = Wire::narrow(house.at);
+    assert!(wire.send(request("POST", "/invoke", &[], &call("s", "/"))));
+    eventually("the answer is there", || (counted(&house, "bufferedBytes") > 1 << 20).then_some(()));
+    throughout(Duration::from_millis(400), "the answer waits", || counted(&house, "bufferedBytes") > 1 << 20);
+    assert_eq!(wire.answer().with_status(200).body.len(), 8 << 20);
+    // And then it is idle.
+    assert_eq!(wire.answers().1, Ending::Closed);
+    assert_eq!((counted(&house, "writeTimeouts"), counted(&house, "idleTimeouts")), (0, 1));
+}
+
+#[test]
 fn who_has_said_all_and_only_listens_is_answered() {
     let house = House::new();
     let upstream = Upstream::start(|_| Act::Held(answer(200, &[], "late")));
@@ -314,11 +333,39 @@ fn a_client_that_takes_us_for_its_proxy_is_answered_by_path_and_by_host() {
     assert!(matches!(answer.status, 200 | 204 | 404 | 405), "{} {}", answer.status, answer.text());
 }
 
+/// An instance that answers when the body it is sent has come to its end, however it is framed.
+struct Swallowing {
+    at: SocketAddr,
+}
+
+impl Swallowing {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let at = listener.local_addr().expect("an address");
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    let (mut came, mut piece) = (Vec::new(), [0; 4096]);
+                    while let Ok(read @ 1..) = stream.read(&mut piece) {
+                        came.extend_from_slice(&piece[..read]);
+                        while let strict::Reading::Request { length, .. } = strict::read(&came) {
+                            came.drain(..length);
+                            stream.write_all(&answer(200, &[], "streamed")).expect("sent");
+                        }
+                    }
+                });
+            }
+        });
+        Self { at }
+    }
+}
+
 #[test]
 fn who_expects_word_gets_it_before_it_sends_and_not_when_it_would_be_refused() {
     let house = house(Config { max_body_bytes: 100, ..Config::default() });
-    let upstream = Upstream::named("users");
+    let (upstream, streamed) = (Upstream::named("users"), Swallowing::start());
     house.register("s", "i", &upstream);
+    house.register_at("streamed", "i", streamed.at.port());
     let body = call("s", "/");
     let length = body.len().to_string();
     let expect = ("expect", "100-continue");
@@ -328,6 +375,16 @@ fn who_expects_word_gets_it_before_it_sends_and_not_when_it_would_be_refused() {
         assert_eq!(wire.answer().status, 100, "{target}");
         assert!(wire.send(&body));
         assert_eq!(wire.answer().with_status(200).text(), "users");
+    }
+    // So does who sends what is passed on as it comes.
+    for (framing, body) in
+        [(("transfer-encoding", "chunked"), b"5\r\nhello\r\n0\r\n\r\n".to_vec()), (("content-length", "100000"), vec![b'x'; 100_000])]
+    {
+        let mut wire = Wire::to(house.at);
+        assert!(wire.send(request("PUT", "/proxy/streamed/", &[expect, framing], b"")));
+        assert_eq!(wire.answer().status, 100, "{framing:?}");
+        assert!(wire.send(&body));
+        assert_eq!(wire.answer().with_status(200).text(), "streamed", "{framing:?}");
     }
     let mut wire = Wire::to(house.at);
     assert!(wire.send(request("POST", "/invoke", &[expect, ("content-length", "101")], b"")));
