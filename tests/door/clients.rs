@@ -1,10 +1,7 @@
 //! Clients that are slow, greedy, gone, or merely old: each gets what is due to it in its time, and holds nothing that others need.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -14,7 +11,7 @@ use weft::model::settings::Millis;
 use weft::server::Config;
 
 use crate::house::{House, call};
-use crate::strict;
+use crate::mutations::Instance;
 use crate::support::client::{Client, request};
 use crate::support::upstream::{Act, End, Upstream, answer, ok};
 use crate::support::{PATIENCE, eventually, throughout};
@@ -333,37 +330,10 @@ fn a_client_that_takes_us_for_its_proxy_is_answered_by_path_and_by_host() {
     assert!(matches!(answer.status, 200 | 204 | 404 | 405), "{} {}", answer.status, answer.text());
 }
 
-/// An instance that answers when the body it is sent has come to its end, however it is framed.
-struct Swallowing {
-    at: SocketAddr,
-}
-
-impl Swallowing {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let at = listener.local_addr().expect("an address");
-        thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                thread::spawn(move || {
-                    let (mut came, mut piece) = (Vec::new(), [0; 4096]);
-                    while let Ok(read @ 1..) = stream.read(&mut piece) {
-                        came.extend_from_slice(&piece[..read]);
-                        while let strict::Reading::Request { length, .. } = strict::read(&came) {
-                            came.drain(..length);
-                            stream.write_all(&answer(200, &[], "streamed")).expect("sent");
-                        }
-                    }
-                });
-            }
-        });
-        Self { at }
-    }
-}
-
 #[test]
 fn who_expects_word_gets_it_before_it_sends_and_not_when_it_would_be_refused() {
     let house = house(Config { max_body_bytes: 100, ..Config::default() });
-    let (upstream, streamed) = (Upstream::named("users"), Swallowing::start());
+    let (upstream, streamed) = (Upstream::named("users"), Instance::start());
     house.register("s", "i", &upstream);
     house.register_at("streamed", "i", streamed.at.port());
     let body = call("s", "/");
@@ -384,7 +354,7 @@ fn who_expects_word_gets_it_before_it_sends_and_not_when_it_would_be_refused() {
         assert!(wire.send(request("PUT", "/proxy/streamed/", &[expect, framing], b"")));
         assert_eq!(wire.answer().status, 100, "{framing:?}");
         assert!(wire.send(&body));
-        assert_eq!(wire.answer().with_status(200).text(), "streamed", "{framing:?}");
+        assert_eq!(wire.answer().with_status(200).text(), "ok", "{framing:?}");
     }
     let mut wire = Wire::to(house.at);
     assert!(wire.send(request("POST", "/invoke", &[expect, ("content-length", "101")], b"")));
