@@ -65,7 +65,7 @@ impl Api {
         match router::find(&request.method, request.path()) {
             Found::Route(route, captured) => {
                 let changes = !matches!(route.method, "GET");
-                match browser::judge(request, self.loopback) {
+                match browser::judge(request.headers.first("host").unwrap_or_default(), request.headers.first("origin"), self.loopback) {
                     Err(why) if changes => Routed::Refused(ApiError::Forbidden(why).into()),
                     _ => Routed::Here(route, captured),
                 }
@@ -93,6 +93,7 @@ impl Api {
             Handler::Policy => self.policy(first),
             Handler::PatchPolicy => self.patch_policy(first, request),
             Handler::ResetPolicy => self.reset_policy(first),
+            Handler::SetBreaker => self.set_breaker(first, request),
             Handler::Events => self.events(request),
             Handler::Config => Ok(Answer::pretty(&*self.effective.read(Arc::clone))),
             Handler::Health => Ok(self.health()),
@@ -100,7 +101,12 @@ impl Api {
             Handler::DaprReady => Ok(self.readiness(204)),
             Handler::Invoke => Ok(self.invoke(request)),
         };
-        result.unwrap_or_else(Answer::from)
+        result.unwrap_or_else(|error| {
+            if let Some(limit) = error.limit() {
+                self.mesh.inner.counters.refused.add(limit);
+            }
+            error.into()
+        })
     }
 
     fn is_ready(&self) -> bool {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::mesh::RegistryError;
 use crate::model::time::whole_ms;
-use crate::model::{CallError, Headers, InstanceId, Invalid, Limit, Reason, Reply};
+use crate::model::{CallError, Headers, InstanceId, Invalid, Limit, Reason, Reply, StaticAnswer};
 
 /// An answer, whole.
 #[derive(Clone, PartialEq, Debug)]
@@ -148,6 +148,21 @@ impl ApiError {
         }
     }
 
+    /// The limit that was full, if one was and it was no call that it refused.
+    pub const fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::Full(limit) | Self::Registry(RegistryError::Full(limit)) => Some(*limit),
+            _ => None,
+        }
+    }
+
+    const fn status(&self) -> u16 {
+        match self {
+            Self::Call(error) => error.status(),
+            _ => self.reason().status(),
+        }
+    }
+
     fn sentence(&self) -> String {
         match self {
             Self::Bad(fault) => fault.to_string(),
@@ -169,8 +184,21 @@ impl ApiError {
     }
 }
 
+/// The answer a route gives in place of a failure, which its header fields tell all the same.
+fn fallback(answer: &StaticAnswer, error: &CallError) -> Answer {
+    let StaticAnswer { status, headers, body } = answer.clone();
+    let mut answer = Answer { status, headers, body }.with("x-mesh-reason", error.reason().word()).with("x-mesh-fallback", "true");
+    answer.headers.push_number("x-mesh-attempts", u64::from(error.attempts));
+    answer
+}
+
 impl From<ApiError> for Answer {
     fn from(error: ApiError) -> Self {
+        if let ApiError::Call(error) = &error
+            && let Some(answer) = &error.fallback
+        {
+            return fallback(answer, error);
+        }
         let reason = error.reason();
         let mut body = ErrorBody { error: error.sentence(), reason: reason.word(), ..ErrorBody::default() };
         let mut headers = Headers::with_room(8);
@@ -182,6 +210,7 @@ impl From<ApiError> for Answer {
                 body.service = Some(call.service.as_str());
                 body.attempts = Some(call.attempts);
                 body.upstream_status = call.upstream_status();
+                body.limit = call.limit().map(Limit::setting);
                 body.instance = call.instance.as_ref().map(InstanceId::as_str);
                 let how = "may have been processed; send idempotent:true or an Idempotency-Key to allow retries";
                 body.retry_skipped = call.retry_skipped.map(|method| format!("{method} {how}"));
@@ -220,7 +249,7 @@ impl From<ApiError> for Answer {
         }
         // Text and numbers can always be written.
         let body = serde_json::to_vec(&body).unwrap_or_default();
-        Self { status: reason.status(), headers, body }
+        Self { status: error.status(), headers, body }
     }
 }
 
@@ -272,6 +301,7 @@ mod tests {
             retry_skipped: None,
             budget_exhausted: false,
             not_sent: false,
+            fallback: None,
         }
     }
 

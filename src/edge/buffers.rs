@@ -79,8 +79,8 @@ impl Buffer {
         }
     }
 
-    /// Reads once, with room for so many bytes. Says whether the socket may have more.
-    pub(super) fn read(&mut self, socket: &Socket, spare: &mut Spare, room: usize) -> (Moved, bool) {
+    /// Where to read more to the end, with room for about so many bytes.
+    pub(super) fn room_to_read(&mut self, spare: &mut Spare, room: usize) -> &mut Vec<u8> {
         // What has been used need not be kept when there is little room left.
         if self.at > 0 {
             self.bytes.drain(..self.at);
@@ -90,7 +90,7 @@ impl Buffer {
         if bytes.capacity() - bytes.len() < room / 2 {
             bytes.reserve(room);
         }
-        socket.read_into(bytes)
+        bytes
     }
 
     /// Sends what there is. `Blocked` when the other side does not take it all.

@@ -63,7 +63,7 @@ impl Client {
         if !self.readiness.readable {
             return if self.readiness.ended { Moved::Bytes(0) } else { Moved::Blocked };
         }
-        let (moved, more) = self.input.read(&self.socket, spare, room(so_far));
+        let (moved, more) = self.socket.read_into(self.input.room_to_read(spare, room(so_far)));
         self.readiness.has_read(moved, more);
         moved
     }

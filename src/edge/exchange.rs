@@ -15,8 +15,8 @@ use super::socket::Moved;
 use super::timers::Tick;
 use super::tunnel::Tunnel;
 use crate::contract::answer::{Answer, ApiError};
-use crate::contract::paths;
 use crate::contract::wire::{Persistence, write_answer, write_field, write_length, write_persistence};
+use crate::contract::{browser, paths};
 use crate::model::{Fields, Limit, RequestId, push_decimal};
 
 /// A request being answered. Made to be used again.
@@ -162,7 +162,7 @@ impl Loop {
         exchange.began = self.now;
         exchange.told_to_go_on = !request.expects_continue();
         exchange.gathered.clear();
-        if request.target() == "/health" && exchange.incoming.is_done() && matches!(request.method(), "GET" | "HEAD") {
+        if asks_for_health(request) && exchange.incoming.is_done() {
             self.tell_health(client, &exchange);
             return self.finish(client, exchange);
         }
@@ -200,6 +200,14 @@ impl Loop {
             paths::Goal::Invoke => Goal::Invoke,
             paths::Goal::Proxy(proxied) => Goal::Proxy(proxied),
         };
+        // A name of our own in the host, or a field of its own, cannot be forged by a page.
+        let may_be_a_pages = matches!(goal, Goal::Invoke | Goal::Proxy(paths::Proxied::Path(..)));
+        if may_be_a_pages
+            && !matches!(request.method(), "GET" | "HEAD" | "OPTIONS")
+            && let Err(why) = browser::judge(request.authority(), request.head.first("origin"), self.shared.loopback)
+        {
+            return self.refuse(client, exchange, ApiError::Forbidden(why));
+        }
         let most = self.most_gathered(goal);
         match (goal, request.framing()) {
             _ if request.method() == "CONNECT" => {
@@ -315,7 +323,7 @@ impl Loop {
         }
     }
 
-    /// Tells a client that waits for it that its body is wanted, once.
+    /// Tells a client that waits for it to send its body.
     pub(super) fn tell_to_go_on(&mut self, client: &mut Client, exchange: &mut Exchange) {
         if !std::mem::replace(&mut exchange.told_to_go_on, true) {
             client.output.push(b"HTTP/1.1 100 Continue\r\n\r\n", &mut self.spare);
@@ -415,6 +423,12 @@ impl Loop {
             (false, false) => Persistence::Stays,
         }
     }
+}
+
+/// Whether a request is about the health of the mesh itself, and not of a service that its host or a field names.
+fn asks_for_health(request: &RequestHead) -> bool {
+    let goal = || paths::goal(request.method(), request.target(), request.authority(), &request.head);
+    request.target() == "/health" && matches!(request.method(), "GET" | "HEAD") && goal() == paths::Goal::Api
 }
 
 /// Unused exchanges that are kept.

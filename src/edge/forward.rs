@@ -1,6 +1,7 @@
 //! What is written to instances and callers when a call passes through: heads of requests and answers, with what belongs to one connection
 //! or to the mesh taken out and what the mesh has to say put in. Everything else keeps its order, its case and its duplicates.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::contract::wire::{Persistence, is_bodiless, write_field, write_length,
 use crate::mesh::Member;
 use crate::mesh::call::Attempt;
 use crate::model::time::whole_ms;
-use crate::model::{Call, Endpoint, Fields, Headers, Invalid, Method, RequestId, is_hop_by_hop, is_of_mesh, is_only_ours};
+use crate::model::{Call, Caller, Endpoint, Fields, Headers, Invalid, Method, RequestId, is_hop_by_hop, is_of_mesh, is_only_ours};
 
 /// How this hop is named to the next (RFC 9110 §7.6.3).
 const VIA: &[u8] = b"1.1 weft";
@@ -22,10 +23,30 @@ pub(super) fn judge_path(path: &str) -> Result<(), Invalid> {
     if path.starts_with('/') { Endpoint::judge_forwarded(path) } else { Ok(()) }
 }
 
+/// A path with the slash at its beginning that may be missing where the service alone is named.
+pub(super) fn rooted(path: &str) -> Cow<'_, str> {
+    if path.starts_with('/') { path.into() } else { format!("/{path}").into() }
+}
+
+/// A request that is passed on, as a call: for a copy of it.
+pub(super) fn as_call(exchange: &Exchange, proxied: paths::Proxied, client: Option<IpAddr>) -> Option<Call> {
+    let request = &exchange.request;
+    let (service, path) = paths::service_and_path(proxied, request.target(), request.authority(), &request.head);
+    let mut call = Call::new(service, Method::new(request.method()).ok()?, &rooted(path)).ok()?;
+    for (name, value) in request.head.fields() {
+        call.headers.push(std::str::from_utf8(name).unwrap_or_default(), value);
+    }
+    call.body = (!exchange.gathered.is_empty()).then(|| exchange.gathered.as_slice().into());
+    call.request_id = Some(exchange.id.clone());
+    call.caller = Caller { name: None, address: client };
+    call.hops = request.head.first("x-mesh-hops").and_then(|text| text.parse().ok()).unwrap_or(0);
+    Some(call)
+}
+
 /// Writes the request of a call that came as JSON.
-pub(super) fn write_call(out: &mut Vec<u8>, call: &Call, headers: &Headers, authority: &str) {
-    write_request_line(out, call.method.as_str(), call.endpoint.as_str());
-    write_field(out, "host", authority.as_bytes());
+pub(super) fn write_call(out: &mut Vec<u8>, call: &Call, headers: &Headers, attempt: &Attempt) {
+    write_request_line(out, call.method.as_str(), attempt.endpoint(call.endpoint.as_str()));
+    write_field(out, "host", attempt.member.authority.as_bytes());
     for (name, value) in headers.iter() {
         write_field(out, name, value);
     }
@@ -39,7 +60,8 @@ pub(super) fn write_call(out: &mut Vec<u8>, call: &Call, headers: &Headers, auth
 }
 
 fn write_request_line(out: &mut Vec<u8>, method: &str, path: &str) {
-    for part in [method, if path.starts_with('/') { " " } else { " /" }, path, " HTTP/1.1\r\n"] {
+    // `*` is the server as a whole.
+    for part in [method, if path.starts_with('/') || path == "*" { " " } else { " /" }, path, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
 }
@@ -57,13 +79,18 @@ pub(super) fn write_proxied(
     let head = &request.head;
     let (_, path) = paths::service_and_path(proxied, request.target(), request.authority(), head);
     out.reserve(head.size() + 512);
-    write_request_line(out, request.method(), path);
+    write_request_line(out, request.method(), attempt.endpoint(path));
     write_field(out, "host", attempt.member.authority.as_bytes());
     let hops = Hops::of(head);
+    let changes = attempt.changes.as_deref();
+    let taken_out = |name: &[u8]| changes.is_some_and(|changes| std::str::from_utf8(name).is_ok_and(|name| changes.takes_out(name)));
     for (name, value) in head.fields() {
-        if !hops.end_here(name) && !is_only_ours(name) && !is_of_mesh(name) && !is_said_anew(name) {
+        if !hops.end_here(name) && !is_only_ours(name) && !is_of_mesh(name) && !is_said_anew(name) && !taken_out(name) {
             write_field(out, name, value);
         }
+    }
+    for (name, value) in changes.iter().flat_map(|changes| &changes.set) {
+        write_field(out, name, value.as_bytes());
     }
     if let Some(client) = client {
         write_list(out, head, "x-forwarded-for", client.to_string().as_bytes());
@@ -92,9 +119,9 @@ pub(super) fn write_proxied(
 }
 
 /// Fields that are written with something added, or that have done their work.
-fn is_said_anew(name: &str) -> bool {
+fn is_said_anew(name: &[u8]) -> bool {
     let said = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "via", DAPR_APP_ID];
-    said.iter().any(|said| name.eq_ignore_ascii_case(said))
+    said.iter().any(|said| name.eq_ignore_ascii_case(said.as_bytes()))
 }
 
 /// Writes a comma-separated field with what was in it and one member more.
@@ -122,7 +149,7 @@ impl<'a> Hops<'a> {
         Self { names_fields: head.all("connection").any(|value| !usual(value)), head }
     }
 
-    fn end_here(&self, name: &str) -> bool {
+    fn end_here(&self, name: &[u8]) -> bool {
         is_hop_by_hop(name) || self.names_fields && self.head.lists("connection", name)
     }
 }
@@ -147,7 +174,7 @@ pub(super) fn write_answer_head(out: &mut Vec<u8>, answer: &ResponseHead, delive
     write_status(out, answer);
     let hops = Hops::of(&answer.head);
     for (name, value) in answer.head.fields() {
-        let ends_here = hops.end_here(name) || is_ours_to_say(name) || proxied && name.eq_ignore_ascii_case("via");
+        let ends_here = hops.end_here(name) || is_ours_to_say(name) || proxied && name.eq_ignore_ascii_case(b"via");
         if !ends_here {
             write_field(out, name, value);
         }
@@ -163,7 +190,11 @@ pub(super) fn write_answer_head(out: &mut Vec<u8>, answer: &ResponseHead, delive
     write_number(out, "x-mesh-attempts", u64::from(delivered.attempts));
     write_number(out, "x-mesh-upstream-ms", whole_ms(delivered.took));
     write_field(out, "x-request-id", delivered.id.as_str().as_bytes());
-    write_persistence(out, delivered.persistence);
+    if answer.status == 101 {
+        out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+    } else {
+        write_persistence(out, delivered.persistence);
+    }
     match (delivered.collected, answer.framing()) {
         (Some(length), _) if !is_bodiless(answer.status) => write_length(out, length),
         (None, Framing::Length(length)) => write_length(out, length),
@@ -188,8 +219,8 @@ fn write_status(out: &mut Vec<u8>, answer: &ResponseHead) {
 }
 
 /// Fields of an answer that only the mesh may say.
-fn is_ours_to_say(name: &str) -> bool {
-    name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("x-request-id") || is_of_mesh(name)
+fn is_ours_to_say(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"x-request-id") || is_of_mesh(name)
 }
 
 fn is_html(answer: &ResponseHead) -> bool {
@@ -203,19 +234,5 @@ pub(super) fn write_interim(out: &mut Vec<u8>, answer: &ResponseHead) {
     for (name, value) in answer.head.fields().filter(|(name, _)| !hops.end_here(name) && !is_ours_to_say(name)) {
         write_field(out, name, value);
     }
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Writes that the connection is a WebSocket from here on.
-pub(super) fn write_switch(out: &mut Vec<u8>, answer: &ResponseHead, id: &RequestId) {
-    write_status(out, answer);
-    let hops = Hops::of(&answer.head);
-    for (name, value) in answer.head.fields() {
-        if !hops.end_here(name) && !is_ours_to_say(name) {
-            write_field(out, name, value);
-        }
-    }
-    out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
-    write_field(out, "x-request-id", id.as_str().as_bytes());
     out.extend_from_slice(b"\r\n");
 }

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 
+use super::calls::read_call;
 use super::client::Client;
 use super::desk::Arrival;
 use super::exchange::{Exchange, Flow, Task};
@@ -17,7 +18,6 @@ use super::slots::Key;
 use super::socket::{Moved, Socket};
 use super::timers::Tick;
 use crate::contract::answer::ApiError;
-use crate::contract::envelope;
 use crate::contract::handover::{self, is_passed_on};
 use crate::contract::wire::{write_field, write_length, write_number, write_persistence};
 use crate::model::{Cause, Limit, ServiceName};
@@ -102,7 +102,7 @@ impl Loop {
 
     /// A call for the workers: it needs a seat.
     pub(super) fn begin_on_workers(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange) -> Flow {
-        let call = match envelope::call(&self.as_request(client, exchange)) {
+        let call = match read_call(client, exchange) {
             Ok(call) => call,
             Err(fault) => return self.refuse(client, exchange, fault.into()),
         };

@@ -9,11 +9,17 @@ use super::shared::Seat;
 use super::slots::Key;
 use super::socket::{Moved, Socket};
 use super::timers::Alarm;
+#[cfg(feature = "tls")]
+use super::tls::Secured;
 use crate::mesh::Member;
+use crate::model::{ConnectFailure, Scheme};
 
 /// A connection to whoever answers.
 pub(super) struct Line {
     pub(super) socket: Socket,
+    /// What stands between the socket and the plain bytes.
+    #[cfg(feature = "tls")]
+    pub(super) secured: Option<Secured>,
     /// The instance; `None` for the API server.
     pub(super) member: Option<Arc<Member>>,
     /// The client whose request is on it.
@@ -43,6 +49,8 @@ pub(super) struct Line {
 pub(super) enum Phase {
     /// The connection is being made.
     Connecting,
+    /// It is there, and being secured.
+    Shaking,
     /// The request is on its way, and the head of the answer is to come.
     Asked,
     /// The body of the answer is to come.
@@ -56,6 +64,8 @@ impl Line {
         let readiness = if phase == Phase::Connecting { Readiness::NONE } else { Readiness::OPEN };
         Self {
             socket,
+            #[cfg(feature = "tls")]
+            secured: None,
             member,
             owner: None,
             phase,
@@ -73,6 +83,22 @@ impl Line {
         }
     }
 
+    /// One to an instance that is being connected to.
+    pub(super) fn to_instance(socket: Socket, member: &Arc<Member>) -> Result<Self, ConnectFailure> {
+        let line = Self::new(socket, Some(Arc::clone(member)), Phase::Connecting);
+        match member.scheme {
+            Scheme::Http => Ok(line),
+            #[cfg(feature = "tls")]
+            Scheme::Https => {
+                let secured = Secured::new(&member.host).map_err(ConnectFailure::Tls)?;
+                Ok(Self { secured: Some(secured), ..line })
+            }
+            // Registration refuses https where it is not built in.
+            #[cfg(not(feature = "tls"))]
+            Scheme::Https => Err(ConnectFailure::NotAllowed),
+        }
+    }
+
     /// A request is about to go out on it.
     pub(super) const fn begin(&mut self, owner: Key, to_head: bool) {
         self.owner = Some(owner);
@@ -81,12 +107,39 @@ impl Line {
         self.deaf = false;
     }
 
+    /// Goes on with what must be done before anything can be sent. Answers whether that is done.
+    pub(super) fn secure(&mut self) -> Result<bool, String> {
+        #[cfg(feature = "tls")]
+        if let Some(secured) = &mut self.secured {
+            return secured.shake(&self.socket);
+        }
+        Ok(true)
+    }
+
     /// Sends what can be sent.
     pub(super) fn flush(&mut self) {
-        if self.deaf || self.phase == Phase::Connecting {
+        if matches!(self.phase, Phase::Connecting | Phase::Shaking) {
             return;
         }
-        match self.output.send(&self.socket) {
+        #[cfg(feature = "tls")]
+        if let Some(secured) = &mut self.secured {
+            self.deaf |= secured.send(&self.socket).is_err();
+        }
+        while !self.output.is_empty() && !self.deaf {
+            let output = std::mem::take(&mut self.output);
+            let moved = self.write(output.rest());
+            self.output = output;
+            match moved {
+                Moved::Bytes(sent) => self.output.consume(sent),
+                Moved::Blocked | Moved::Broken => return,
+            }
+        }
+    }
+
+    /// Sends some bytes past the output, which is empty.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Moved {
+        let moved = self.write_once(bytes);
+        match moved {
             Moved::Bytes(_) => {}
             Moved::Blocked => self.readiness.writable = false,
             // It may have answered before it stopped listening.
@@ -95,6 +148,24 @@ impl Line {
                 self.readiness.readable = true;
             }
         }
+        moved
+    }
+
+    fn write_once(&mut self, bytes: &[u8]) -> Moved {
+        #[cfg(feature = "tls")]
+        if let Some(secured) = &mut self.secured {
+            return secured.write(&self.socket, bytes);
+        }
+        self.socket.write(bytes)
+    }
+
+    /// Says that nothing more will be sent.
+    pub(super) fn finish(&mut self) {
+        #[cfg(feature = "tls")]
+        if let Some(secured) = &mut self.secured {
+            secured.finish(&self.socket);
+        }
+        self.socket.finish();
     }
 
     /// Reads once more of the answer, of which so much has come.
@@ -102,7 +173,14 @@ impl Line {
         if !self.readiness.readable {
             return if self.readiness.ended { Moved::Bytes(0) } else { Moved::Blocked };
         }
-        let (moved, more) = self.input.read(&self.socket, spare, room(so_far));
+        let buffer = self.input.room_to_read(spare, room(so_far));
+        #[cfg(feature = "tls")]
+        let (moved, more) = match &mut self.secured {
+            Some(secured) => secured.read_into(&self.socket, buffer),
+            None => self.socket.read_into(buffer),
+        };
+        #[cfg(not(feature = "tls"))]
+        let (moved, more) = self.socket.read_into(buffer);
         self.readiness.has_read(moved, more);
         self.answered |= matches!(moved, Moved::Bytes(read) if read > 0);
         moved

@@ -9,13 +9,17 @@
 //! | [`http1`] | HTTP/1.1 as bytes, pure |
 //! | `reactor` | the event loop; `slots`, `timers`, `buffers`, `socket` and `mail` are its tools |
 //! | `gate` | who comes in |
-//! | `client`, `exchange` | a caller's connection, and one request on it from head to answer |
-//! | `calls`, `forward`, `tunnel` | a call: driving its machine, what is written, WebSockets |
-//! | `line` | a connection to an instance or to the API server |
+//! | `client`, `serve` | a caller's connection: what it is, and all that happens on it |
+//! | `exchange` | one request from its head to its answer |
+//! | `calls`, `attempts`, `answers` | a call: driving its machine, one attempt, the answer to it |
+//! | `forward`, `tunnel` | what is written when a call passes through; WebSockets |
+//! | `line`, `tls`, `pool` | a connection to an instance or to the API server; those that are kept |
 //! | `inner`, `desk` | handing requests to the API server, and which calls may run on its workers |
 //!
 //! Nothing here blocks: no name is looked up, no file read, nothing slept through. Each deadline is a number beside its connection.
 
+mod answers;
+mod attempts;
 mod buffers;
 mod calls;
 mod client;
@@ -28,11 +32,15 @@ pub mod http1;
 mod inner;
 mod line;
 mod mail;
+mod pool;
 mod reactor;
+mod serve;
 mod shared;
 mod slots;
 mod socket;
 mod timers;
+#[cfg(feature = "tls")]
+mod tls;
 mod tunnel;
 
 use std::io;
@@ -81,16 +89,22 @@ impl Edge {
         (loops, lines)
     }
 
-    /// Opens the doors. `lines` are connections to the API server, for each loop.
+    /// Opens the doors. `loopback`: all of them are TCP on loopback.
     ///
     /// # Errors
     /// [`EdgeError`] when an address cannot be listened on or the system refuses a thread.
-    pub fn start(mesh: &Mesh, config: &Config, addresses: &[Address], counters: &Arc<DoorCounters>) -> Result<Self, EdgeError> {
+    pub fn start(
+        mesh: &Mesh,
+        config: &Config,
+        addresses: &[Address],
+        loopback: bool,
+        counters: &Arc<DoorCounters>,
+    ) -> Result<Self, EdgeError> {
         let files = socket::raise_file_limit();
         let half = usize::try_from(files / 2).unwrap_or(usize::MAX).max(1);
         let most = if config.max_connections == 0 { half } else { config.max_connections.min(half) };
         let (addresses, listeners) = gate::open(addresses).map_err(|(address, error)| EdgeError::Listen(address, error))?;
-        let shared = Arc::new(Shared::new(mesh, config, most, Arc::clone(counters)));
+        let shared = Arc::new(Shared::new(mesh, config, most, loopback, Arc::clone(counters)));
         let (mut loops, mut mailboxes) = (Vec::new(), Vec::new());
         for index in 0..counters.loops.len() {
             let (each, mailbox) = Loop::new(index, Arc::clone(&shared)).map_err(EdgeError::Thread)?;

@@ -2,35 +2,32 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 use super::buffers::Spare;
-use super::client::{Client, Stage};
-use super::exchange::{Exchange, Flow};
+use super::client::Client;
+use super::exchange::Exchange;
 use super::gate::Gate;
 use super::inner::Inner;
 use super::line::{Line, Phase};
 use super::mail::{Mail, Mailbox};
-use super::shared::{Open, Shared};
+use super::shared::Shared;
 use super::slots::{Key, Slots};
-use super::socket::{Listener, Moved, Socket};
-use super::timers::{Tick, Timers};
-use crate::contract::answer::ApiError;
+use super::socket::Listener;
+use super::timers::Timers;
 use crate::mesh::Wake;
-use crate::model::{RequestId, ServiceName, shown};
+use crate::model::{RequestId, ServiceName};
 use crate::telemetry::doors::LoopCounters;
 
 /// An event loop and all it serves.
 pub(super) struct Loop {
     pub(super) index: usize,
     pub(super) shared: Arc<Shared>,
-    poll: Poll,
+    pub(super) poll: Poll,
     mailbox: Arc<Mailbox>,
     wake: Arc<dyn Fn(u64) + Send + Sync>,
     /// The loop that accepts has it.
@@ -38,9 +35,9 @@ pub(super) struct Loop {
     pub(super) clients: Slots<Box<Client>>,
     pub(super) lines: Slots<Box<Line>>,
     pub(super) timers: Timers,
-    line_timers: Timers,
+    pub(super) line_timers: Timers,
     /// Idle connections by the instance they lead to. Each keeps its instance, so that no other has the same address.
-    idle: HashMap<usize, Vec<Key>>,
+    pub(super) idle: HashMap<usize, Vec<Key>>,
     pub(super) inner: Inner,
     pub(super) spare: Spare,
     /// Exchanges to be used again. In boxes, so that a client takes one without moving it.
@@ -59,33 +56,14 @@ pub(super) struct Loop {
     stopped: bool,
 }
 
-/// What is to become of a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fate {
-    Stays,
-    Goes,
-}
-
 /// Events taken in at once.
 const EVENTS: usize = 1024;
 /// What an event is about, in the lower two bits of its token.
-const CLIENT: usize = 0;
-const LINE: usize = 1;
+pub(super) const CLIENT: usize = 0;
+pub(super) const LINE: usize = 1;
 const OTHER: usize = 2;
 /// The mailbox; listeners follow.
 const MAIL: Token = Token(OTHER);
-/// An answer or more that a client has not taken: it gets no further one.
-const BACKLOG: usize = 64 * 1024;
-/// Requests of one client answered before others have a turn.
-const TURN: usize = 64;
-/// How long, and how much, is thrown away after the last answer.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 64 * 1024;
-/// How long a connection to an instance is kept idle, unless it says less: shorter than the keep-alive of common servers, so that they
-/// rarely close one under a request.
-const IDLE_AGE: Duration = Duration::from_secs(4);
-/// Idle connections kept per instance and loop.
-const MOST_IDLE: usize = 1024;
 /// The longest sleep; a wake-up that was lost costs no more.
 const LONGEST: Duration = Duration::from_secs(1);
 
@@ -238,283 +216,6 @@ impl Loop {
             }
         }
     }
-
-    // --- clients ---
-
-    /// A new connection.
-    pub(super) fn welcome(&mut self, socket: Socket, address: Option<std::net::IpAddr>, open: Open) {
-        let raw = socket.raw();
-        let key = self.clients.insert(Box::new(Client::new(socket, address, open)));
-        let token = Token((key.place() as usize) << 2 | CLIENT);
-        if let Err(error) = self.poll.registry().register(&mut SourceFd(&raw), token, Interest::READABLE | Interest::WRITABLE) {
-            log::warn!("a connection cannot be watched: {error}");
-            self.clients.remove(key);
-            return;
-        }
-        let until = self.timers.tick(self.now + self.shared.config.head_timeout_ms.duration());
-        if let Some(client) = self.clients.get_mut(key) {
-            client.until = until;
-        }
-        // What it has to say often has come with it.
-        self.drive(key);
-    }
-
-    /// Does all that can be done for a client.
-    pub(super) fn drive(&mut self, key: Key) {
-        if let Some(client) = self.clients.lend(key) {
-            self.attend(key, client, Self::serve);
-        }
-    }
-
-    /// Has `what` done for a client, and leaves it in order whatever happens.
-    fn attend(&mut self, key: Key, mut client: Box<Client>, what: fn(&mut Self, Key, &mut Client) -> Fate) {
-        let fate = catch_unwind(AssertUnwindSafe(|| what(self, key, &mut client))).unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
-            log::error!("answering a request panicked: {}", shown(&text.unwrap_or_else(|| "a panic".to_owned())));
-            self.after_panic(&mut client)
-        });
-        match fate {
-            Fate::Stays => {
-                self.rest(key, &mut client);
-                self.clients.give_back(key, client);
-            }
-            Fate::Goes => self.bury(key, client),
-        }
-    }
-
-    /// Answers for a request whose handling went wrong, if nothing has been answered yet.
-    fn after_panic(&self, client: &mut Client) -> Fate {
-        if !client.output.is_empty() {
-            return Fate::Goes;
-        }
-        self.refuse_at_once(client, ApiError::Internal(String::new()));
-        self.flush(client);
-        Fate::Stays
-    }
-
-    fn serve(&mut self, key: Key, client: &mut Client) -> Fate {
-        for _ in 0..TURN {
-            if client.readiness.broken {
-                return Fate::Goes;
-            }
-            if client.input.is_empty() || client.output.len() > BACKLOG || client.stage == Stage::Busy {
-                self.flush(client);
-            }
-            match client.stage {
-                Stage::Idle | Stage::Head => {
-                    if client.closes && !client.readiness.broken {
-                        if !client.output.is_empty() {
-                            self.flush(client);
-                        }
-                        if !client.output.is_empty() {
-                            return Fate::Stays;
-                        }
-                        client.socket.finish();
-                        client.stage = Stage::Lingering(0);
-                        client.until = self.timers.tick(self.now + LINGER);
-                        continue;
-                    }
-                    // Who does not take answers gets no more of them.
-                    if client.output.len() > BACKLOG {
-                        return Fate::Stays;
-                    }
-                    if self.begin(key, client) {
-                        continue;
-                    }
-                    self.flush(client);
-                    match client.read(&mut self.spare, 0) {
-                        Moved::Bytes(0) if client.output.is_empty() => return Fate::Goes,
-                        Moved::Bytes(0) => {
-                            // No more requests will come; what has been answered is still to be sent.
-                            client.closes = true;
-                            client.input.consume(client.input.len());
-                        }
-                        Moved::Broken => return Fate::Goes,
-                        Moved::Blocked => return Fate::Stays,
-                        Moved::Bytes(_) => {}
-                    }
-                }
-                Stage::Busy => match self.advance(key, client) {
-                    Flow::Again | Flow::Over => {}
-                    Flow::Wait => {
-                        self.flush(client);
-                        return if client.readiness.broken { Fate::Goes } else { Fate::Stays };
-                    }
-                    Flow::Abort => return Fate::Goes,
-                },
-                Stage::Lingering(so_far) => {
-                    client.input.consume(client.input.len());
-                    match client.read(&mut self.spare, so_far) {
-                        Moved::Bytes(more) if more > 0 && so_far < LINGER_BYTES => client.stage = Stage::Lingering(so_far + more),
-                        Moved::Blocked => return Fate::Stays,
-                        Moved::Bytes(_) | Moved::Broken => return Fate::Goes,
-                    }
-                }
-            }
-        }
-        self.again.push(key);
-        Fate::Stays
-    }
-
-    /// The time of whatever a client does is over.
-    fn expire(&mut self, key: Key, client: &mut Client) -> Fate {
-        let now = self.timers.tick(self.now);
-        if client.write_by <= now {
-            self.counters().write_timeouts.add(1);
-            client.socket.reset_on_drop();
-            return Fate::Goes;
-        }
-        match client.stage {
-            Stage::Idle => {
-                self.counters().idle_timeouts.add(1);
-                return Fate::Goes;
-            }
-            Stage::Head => {
-                self.counters().head_timeouts.add(1);
-                client.input.consume(client.input.len());
-                self.refuse_at_once(client, ApiError::Late("the head of the request"));
-            }
-            Stage::Busy => {
-                if self.late(key, client) == Flow::Abort {
-                    return Fate::Goes;
-                }
-            }
-            Stage::Lingering(_) => return Fate::Goes,
-        }
-        self.serve(key, client)
-    }
-
-    /// Sends what can be sent.
-    pub(super) fn flush(&self, client: &mut Client) {
-        if client.output.is_empty() || !client.readiness.writable {
-            return;
-        }
-        match client.output.send(&client.socket) {
-            Moved::Bytes(_) => {}
-            Moved::Blocked => client.readiness.writable = false,
-            Moved::Broken => client.readiness.broken = true,
-        }
-    }
-
-    /// Leaves a client until something happens.
-    fn rest(&mut self, key: Key, client: &mut Client) {
-        client.input.release(&mut self.spare);
-        client.output.release(&mut self.spare);
-        self.mark_busy(client, client.stage == Stage::Busy || !client.output.is_empty());
-        self.charge(client, client.holds());
-        if client.output.is_empty() {
-            client.write_by = Tick::NEVER;
-        } else if client.write_by == Tick::NEVER && !client.streams() {
-            client.write_by = self.timers.tick(self.now + self.shared.config.write_timeout_ms.duration());
-        }
-        let mut deadline = client.until.min(client.write_by);
-        if client.stage == Stage::Idle && !client.output.is_empty() {
-            // It is not idle before its answer is sent.
-            client.until = self.timers.tick(self.now + self.shared.config.idle_timeout_ms.duration());
-            deadline = client.write_by;
-        }
-        self.timers.set(&mut client.alarm, key, deadline);
-    }
-
-    fn mark_busy(&self, client: &mut Client, busy: bool) {
-        if client.busy != busy {
-            client.busy = busy;
-            let counter = &self.counters().busy;
-            if busy {
-                counter.fetch_add(1, Ordering::SeqCst)
-            } else {
-                counter.fetch_sub(1, Ordering::SeqCst)
-            };
-        }
-    }
-
-    /// Counts the bytes held for a client.
-    fn charge(&self, client: &mut Client, holds: usize) {
-        let buffered = &self.shared.counters.buffered;
-        if holds > client.charged {
-            buffered.fetch_add(holds - client.charged, Ordering::Relaxed);
-        } else if holds < client.charged {
-            buffered.fetch_sub(client.charged - holds, Ordering::Relaxed);
-        }
-        client.charged = holds;
-    }
-
-    /// A connection is over: whatever it held is given back.
-    fn bury(&mut self, key: Key, mut client: Box<Client>) {
-        self.mark_busy(&mut client, false);
-        self.charge(&mut client, 0);
-        if let Some(exchange) = client.exchange.take() {
-            self.abandon(key, exchange);
-        }
-        self.clients.remove(key);
-    }
-
-    // --- lines ---
-
-    /// Takes a connection to an instance or the API server into the loop.
-    pub(super) fn add_line(&mut self, line: Line) -> Option<Key> {
-        let raw = line.socket.raw();
-        let key = self.lines.insert(Box::new(line));
-        let token = Token((key.place() as usize) << 2 | LINE);
-        match self.poll.registry().register(&mut SourceFd(&raw), token, Interest::READABLE | Interest::WRITABLE) {
-            Ok(()) => Some(key),
-            Err(error) => {
-                log::warn!("a connection cannot be watched: {error}");
-                self.lines.remove(key);
-                None
-            }
-        }
-    }
-
-    /// An idle connection to an instance, if there is one.
-    pub(super) fn take_idle(&mut self, member: &Arc<crate::mesh::Member>) -> Option<Key> {
-        self.idle.get_mut(&(Arc::as_ptr(member) as usize))?.pop()
-    }
-
-    /// Puts a connection back after an exchange, or ends it.
-    pub(super) fn park(&mut self, key: Key, mut line: Box<Line>, reusable: bool) {
-        let Some(member) = line.member.as_ref().filter(|_| reusable && !line.readiness.ending && !line.readiness.ended) else {
-            self.lines.remove(key);
-            return;
-        };
-        let kept = self.idle.entry(Arc::as_ptr(member) as usize).or_default();
-        if kept.len() >= MOST_IDLE {
-            self.lines.remove(key);
-            return;
-        }
-        kept.push(key);
-        line.owner = None;
-        line.used = true;
-        line.phase = Phase::Idle;
-        line.input.release(&mut self.spare);
-        line.output.release(&mut self.spare);
-        let age = line.answer.keeps_alive().map_or(IDLE_AGE, |said| said.min(IDLE_AGE));
-        let until = self.line_timers.tick(self.now + age);
-        self.line_timers.set(&mut line.alarm, key, until);
-        self.lines.give_back(key, line);
-    }
-
-    /// An idle connection is of no further use.
-    fn drop_idle(&mut self, key: Key) {
-        let Some(line) = self.lines.remove(key) else { return };
-        let Some(member) = &line.member else { return };
-        let at = Arc::as_ptr(member) as usize;
-        if let Some(kept) = self.idle.get_mut(&at) {
-            kept.retain(|other| *other != key);
-            if kept.is_empty() {
-                self.idle.remove(&at);
-            }
-        }
-    }
-
-    /// Something came on an idle connection to the API server: its end, or the end of trusting it.
-    fn check_inner(&mut self, key: Key) {
-        if self.lines.get_mut(key).is_some_and(|line| line.readiness.readable && line.read(&mut self.spare, 0) != Moved::Blocked) {
-            self.inner_line_lost(key);
-        }
-    }
-
-    // --- what everything needs ---
 
     pub(super) fn counters(&self) -> &LoopCounters {
         // There is one for each loop.

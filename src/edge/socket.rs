@@ -95,6 +95,22 @@ impl Socket {
     }
 }
 
+impl io::Read for &Socket {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::net::recv(&self.0, into, RecvFlags::empty()).map(|(read, _)| read)?)
+    }
+}
+
+impl io::Write for &Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(&self.0, bytes, SendFlags::NOSIGNAL)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A listening socket.
 #[derive(Debug)]
 pub(super) struct Listener(OwnedFd);

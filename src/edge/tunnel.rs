@@ -77,7 +77,7 @@ impl Loop {
                 line.output.push(client.input.rest(), &mut self.spare);
                 client.input.consume(client.input.len());
                 if client.readiness.ended && line.output.is_empty() && !std::mem::replace(&mut tunnel.finished, true) {
-                    line.socket.finish();
+                    line.finish();
                 }
             }
             if client.output.is_empty() {

@@ -43,9 +43,13 @@ impl Mesh {
     /// # Errors
     /// As [`Mesh::invoke`].
     pub fn invoke_since(&self, call: &Call, start: Instant) -> Result<Reply, CallError> {
+        self.drive(call, CallMeta::of(call, self.id_of(call)), start)
+    }
+
+    /// Does what the machine says until the call is over.
+    pub(super) fn drive(&self, call: &Call, meta: CallMeta<'_>, start: Instant) -> Result<Reply, CallError> {
         let inner = &self.inner;
-        let request_id = self.id_of(call);
-        let meta = CallMeta::of(call, request_id.clone());
+        let request_id = meta.request_id.clone();
         let mut machine = self.start(meta, Wake::Thread(thread::current()), start).map_err(|error| *error)?;
         let mut collected: Option<(u16, Headers, Vec<u8>)> = None;
         loop {
@@ -54,6 +58,9 @@ impl Mesh {
             }
             match machine.step(inner.clock.now()) {
                 Step::Send(attempt) => {
+                    if attempt.mirror.is_some() {
+                        self.mirror(machine.service(), attempt.mirrored(call));
+                    }
                     let request = Outgoing { call, headers: upstream_headers(call, &request_id, &attempt) };
                     let sent = inner.transport.send(&attempt, &request);
                     let (now, roll) = (inner.clock.now(), inner.dice.roll());
@@ -113,10 +120,11 @@ impl Mesh {
             retry_skipped: None,
             budget_exhausted: false,
             not_sent: true,
+            fallback: None,
         }
     }
 
-    fn id_of(&self, call: &Call) -> RequestId {
+    pub(super) fn id_of(&self, call: &Call) -> RequestId {
         let dice = &self.inner.dice;
         call.request_id.clone().unwrap_or_else(|| RequestId::from_roll(dice.roll(), dice.roll()))
     }
@@ -148,6 +156,9 @@ fn announced(headers: &Headers) -> usize {
 /// The header fields of an attempt. All but its number and the time that is left are the same on every attempt.
 pub(crate) fn upstream_headers(call: &Call, request_id: &RequestId, attempt: &Attempt) -> Headers {
     let mut headers = call.headers.for_upstream();
+    if let Some(changes) = &attempt.changes {
+        changes.apply(&mut headers);
+    }
     if call.body.is_some() && !headers.contains("content-type") {
         headers.push("content-type", "application/json");
     }
@@ -156,5 +167,8 @@ pub(crate) fn upstream_headers(call: &Call, request_id: &RequestId, attempt: &At
     headers.push_number("x-mesh-hops", u64::from(call.hops) + 1);
     headers.push_number("x-mesh-attempt", u64::from(attempt.number));
     headers.push_number("x-request-timeout-ms", whole_ms(attempt.left).max(1));
+    if attempt.is_mirror {
+        headers.push("x-mesh-mirror", "true");
+    }
     headers
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::cluster::{Cluster, State};
+use super::cluster::{Cluster, State, Told};
 use super::member::Member;
 use super::queue::Wake;
 use super::seat::Seat;
@@ -27,7 +27,8 @@ pub(super) enum Upsert {
 impl Cluster {
     /// Adds or replaces an instance. Answers its shared part, and whether it was there before; `None` when this cluster has been closed.
     pub(super) fn upsert(&self, registration: Registration, addresses: &[IpAddr], most: usize, now: Instant) -> Option<Upsert> {
-        self.change(|state| {
+        let mut told: Vec<Told> = Vec::new();
+        let upsert = self.change(|state| {
             if state.closed {
                 return (None, false);
             }
@@ -35,10 +36,17 @@ impl Cluster {
             let there = state.seats.len();
             let (result, changed) = match at.and_then(|at| state.seats.get_mut(at)) {
                 Some(seat) => {
-                    let before = Arc::clone(&seat.member);
+                    let (before, was_healthy) = (Arc::clone(&seat.member), seat.health.is_healthy());
                     let changed = seat.register_again(registration, addresses, now);
                     let member = Arc::clone(&seat.member);
                     let same_place = Arc::ptr_eq(&before, &member);
+                    let say = |kind, what: &str| (kind, Some(member.id.clone()), what.to_owned());
+                    told.extend(match (was_healthy, seat.health.is_healthy()) {
+                        (true, false) => Some(say(Kind::Unhealthy, "registered as unhealthy")),
+                        (false, true) => Some(say(Kind::Healthy, "registered as healthy")),
+                        _ if changed && same_place => Some(say(Kind::Changed, "registered again, with changes")),
+                        _ => None,
+                    });
                     (if same_place { Upsert::Again(member) } else { Upsert::New(member) }, changed)
                 }
                 None if there >= most => (Upsert::Full, false),
@@ -50,7 +58,9 @@ impl Cluster {
                 }
             };
             (Some(result), changed)
-        })
+        });
+        self.after(None, None, told);
+        upsert
     }
 
     /// Removes an instance (with `expired_at`, only if its lease is over). Answers whether it went and whether it was the last one.
@@ -84,6 +94,9 @@ impl Cluster {
     pub(super) fn set_state(&self, id: &InstanceId, admin: AdminState, reason: Option<String>) -> Option<bool> {
         self.change_seat(id, |seat| {
             let news = seat.admin != admin || seat.admin_reason != reason;
+            if news && seat.admin != AdminState::Ready {
+                seat.warm_since = None;
+            }
             seat.admin = admin;
             seat.admin_reason = reason;
             (news, news)
@@ -101,14 +114,15 @@ impl Cluster {
 
     /// New settings for calls that begin from now on, unless newer ones are in force.
     pub(super) fn set_policy(&self, policy: Arc<Policy>, version: u64) {
-        let next = self.state.with(|state| {
+        let (next, aside) = self.state.with(|state| {
             if version >= state.policy_version {
                 (state.policy, state.policy_version) = (policy, version);
             }
-            state.queue.head()
+            (state.queue.head(), state.queue.aside())
         });
+        aside.iter().for_each(Wake::wake);
         // There may be more room now.
-        self.after(next, None);
+        self.after(next, None, Vec::new());
     }
 
     /// The result of an active check. Publishes what changed; answers the time to the next check, `None` when the member has gone.
@@ -123,6 +137,7 @@ impl Cluster {
                 told.push((kind, result.describe()));
             }
             if result == CheckResult::Passed && seat.outlier.check_passed(now) {
+                seat.warm_since = Some(now);
                 told.push((Kind::Returned, "ejection ended early: a check passed".to_owned()));
             }
             (Some(seat.health.next_check(config, roll)), !told.is_empty())
@@ -169,6 +184,7 @@ impl Cluster {
                 state.index = next_index(&self.indices);
                 wakes = std::mem::take(&mut state.watchers);
                 wakes.extend(state.queue.head());
+                wakes.extend(state.queue.aside());
             }
             (result, wakes)
         });

@@ -6,16 +6,21 @@
 pub mod call;
 mod care;
 mod cluster;
+mod control;
 mod instances;
 mod invoke;
 mod member;
 mod membership;
+mod meta;
+mod mirroring;
+mod pick;
 pub mod ports;
 mod queue;
 mod registry;
 mod report;
 mod seat;
 mod settings;
+mod step;
 pub mod view;
 
 use std::sync::Arc;
@@ -33,6 +38,7 @@ pub use queue::Wake;
 pub use settings::Settings;
 
 use call::{CallMachine, CallMeta};
+use mirroring::Mirrors;
 use ports::{Resolver, Store, Transport};
 use registry::{Layers, Registry};
 
@@ -78,6 +84,8 @@ pub(crate) struct Inner {
     parked: Locked<Vec<Thread>>,
     /// Who wants to know of new members: the health checker.
     newcomers: OnceLock<Announce>,
+    /// Who sends copies of calls.
+    mirrors: OnceLock<Mirrors>,
 }
 
 /// Told of each member that is registered.
@@ -111,7 +119,7 @@ impl Mesh {
     pub fn assemble(parts: Parts) -> Result<Self, Invalid> {
         let Settings { defaults, services, upstreams, max_services, max_instances_per_service } = parts.settings;
         let layers = Layers::new(defaults, services);
-        Ok(Self {
+        let mesh = Self {
             inner: Arc::new(Inner {
                 registry: Registry::new(layers, max_services)?,
                 events: Arc::new(Events::new(Arc::clone(&parts.clock))),
@@ -129,8 +137,11 @@ impl Mesh {
                 running: AtomicUsize::new(0),
                 parked: Locked::default(),
                 newcomers: OnceLock::new(),
+                mirrors: OnceLock::new(),
             }),
-        })
+        };
+        mesh.warn_of_configuration();
+        Ok(mesh)
     }
 
     // --- what there is to see ---
@@ -173,14 +184,14 @@ impl Mesh {
     /// # Errors
     /// [`CallError`] when it cannot even be begun: no such service, too many hops, the mesh is shutting down. It has been counted.
     pub fn start(&self, meta: CallMeta<'_>, wake: Wake, start: Instant) -> Result<CallMachine, Box<CallError>> {
-        let running = self.begin_call();
+        let running = self.begin_call(!meta.is_mirror);
         let cause = if meta.hops >= MAX_HOPS {
             Cause::LoopDetected
         } else if self.is_stopping() {
             Cause::Draining
         } else {
             match self.inner.registry.find(meta.service.as_str()) {
-                Some(cluster) => return Ok(CallMachine::start(cluster, meta, running, wake, start)),
+                Some(cluster) => return Ok(CallMachine::start(cluster, meta, self.inner.dice.roll(), running, wake, start)),
                 None => Cause::UnknownService,
             }
         };
@@ -196,10 +207,11 @@ impl Mesh {
         if deadline < patience { (deadline, Cause::DeadlineExceeded) } else { (patience, Cause::Overloaded(Limit::QueueTimeout)) }
     }
 
-    /// Counts a call as running until the answer is dropped.
-    fn begin_call(&self) -> Running {
-        self.inner.running.fetch_add(1, Ordering::SeqCst);
-        Running(Arc::clone(&self.inner))
+    /// Counts a call as running until the answer is dropped, if a shutdown should `wait` for it.
+    fn begin_call(&self, wait: bool) -> Running {
+        let places = usize::from(wait);
+        self.inner.running.fetch_add(places, Ordering::SeqCst);
+        Running(Arc::clone(&self.inner), places)
     }
 
     /// Whether the mesh is shutting down.
@@ -240,7 +252,7 @@ impl Mesh {
 }
 
 /// A running call; the last one to end wakes whoever waits for that.
-pub(crate) struct Running(Arc<Inner>);
+pub(crate) struct Running(Arc<Inner>, usize);
 
 impl Running {
     /// Counts the call, which has ended.
@@ -251,7 +263,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let last = self.0.running.fetch_sub(1, Ordering::SeqCst) == 1;
+        let last = self.1 > 0 && self.0.running.fetch_sub(self.1, Ordering::SeqCst) == self.1;
         if last && self.0.stopping.load(Ordering::SeqCst) {
             for thread in self.0.parked.with(|parked| parked.clone()) {
                 thread.unpark();

@@ -52,6 +52,11 @@ impl Attempts {
         self.others.last_mut().or(self.first.as_mut())
     }
 
+    /// Whether one of them was made at this member.
+    pub(super) fn were_at(&self, member: &Arc<Member>) -> bool {
+        self.iter().any(|attempt| Arc::ptr_eq(&attempt.member, member))
+    }
+
     /// The last one so far.
     pub fn last(&self) -> Option<&AttemptReport> {
         self.others.last().or(self.first.as_ref())

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use super::member::Member;
 use crate::model::{AdminState, Registration, Weight};
-use crate::policy::balance::Candidate;
+use crate::policy::balance::{self, Candidate, Ewma, FULL, warmth};
+use crate::policy::hash::hash;
 use crate::policy::health::{self, CheckResult, Health};
 use crate::policy::outlier::Outlier;
 
@@ -23,6 +24,12 @@ pub(super) struct Seat {
     pub(super) in_flight: u32,
     /// What the balancing strategy remembers.
     pub(super) credit: i64,
+    /// What the balancing strategy expects, where it goes by latency.
+    pub(super) ewma: Option<Ewma>,
+    /// The hash of its id.
+    id_hash: u64,
+    /// Since when it warms up, or has; `None` means from the next pick on.
+    pub(super) warm_since: Option<Instant>,
     pub(super) lease_until: Option<Instant>,
     /// When an attempt last succeeded.
     pub(super) last_success: Option<Instant>,
@@ -42,6 +49,9 @@ pub(super) enum Unavailable {
 impl Seat {
     pub(super) fn new(registration: Registration, addresses: &[IpAddr], now: Instant) -> Self {
         Self {
+            id_hash: hash(registration.id.as_str().as_bytes()),
+            warm_since: Some(now),
+            ewma: None,
             member: Arc::new(Member::new(&registration, addresses)),
             health: Health::registered(registration.healthy),
             lease_until: end_of_lease(&registration, now),
@@ -70,6 +80,11 @@ impl Seat {
             self.outlier = Outlier::default();
             self.in_flight = 0;
             self.last_success = None;
+            self.ewma = None;
+            self.warm_since = Some(now);
+        }
+        if !was_healthy && self.health.is_healthy() {
+            self.warm_since = Some(now);
         }
         let changed = registration != self.registration || was_healthy != self.health.is_healthy();
         self.registration = registration;
@@ -98,17 +113,18 @@ impl Seat {
         if self.weight().get() == 0 {
             return Some(Unavailable::WeightZero);
         }
-        if !self.health.is_healthy() {
-            return Some(Unavailable::Unhealthy(self.health.last()));
-        }
-        if let Some(until) = self.outlier.ejected_until(now) {
-            return Some(Unavailable::Ejected { until });
-        }
         if self.lease_is_over(now) {
             return Some(Unavailable::LeaseOver);
         }
         if !self.member.has_address() {
             return Some(Unavailable::NoAddress);
+        }
+        // Last, since in a panic these two do not count.
+        if !self.health.is_healthy() {
+            return Some(Unavailable::Unhealthy(self.health.last()));
+        }
+        if let Some(until) = self.outlier.ejected_until(now) {
+            return Some(Unavailable::Ejected { until });
         }
         None
     }
@@ -118,14 +134,28 @@ impl Seat {
         self.registration.max_in_flight.or(default_limit).is_some_and(|limit| self.in_flight >= limit)
     }
 
-    pub(super) fn candidate(&self, seat: usize) -> Candidate {
-        Candidate { seat, weight: u32::from(self.weight().get()), in_flight: self.in_flight, credit: self.credit }
+    /// As a strategy sees it, at its place among the seats.
+    pub(super) fn candidate(&mut self, at: usize, config: &balance::Config, now: Instant) -> Candidate {
+        let weight = u32::from(self.weight().get());
+        let latency = self.ewma.filter(|_| config.strategy.goes_by_latency()).map(|ewma| ewma.micros(now));
+        let weight = if config.slow_start_ms.0 == 0 { weight } else { weight * self.warmth(config, now) };
+        Candidate { seat: at, weight, in_flight: self.in_flight, credit: self.credit, id: self.id_hash, latency }
+    }
+
+    /// The percentage of its weight that counts while it warms up.
+    pub(super) fn warmth(&mut self, config: &balance::Config, now: Instant) -> u32 {
+        let since = *self.warm_since.get_or_insert(now);
+        if config.slow_start_ms.0 == 0 { FULL } else { warmth(config.slow_start_ms.duration(), now.saturating_duration_since(since)) }
     }
 
     /// Takes in an active check; answers whether the verdict changed.
     pub(super) fn checked(&mut self, config: &health::Config, result: CheckResult, now: Instant) -> bool {
         let recent = health::is_recent(config, self.last_success, now);
-        self.health.record(config, result, recent)
+        let changed = self.health.record(config, result, recent);
+        if changed && self.health.is_healthy() {
+            self.warm_since = Some(now);
+        }
+        changed
     }
 }
 

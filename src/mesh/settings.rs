@@ -62,6 +62,7 @@ impl Mesh {
         self.inner.store.commit(&Change::Policy { service, patch: patched.put.get(service) })?;
         registry.change_layers(|layers| layers.patch(service, patch))?;
         self.inner.events.publish(Kind::Policy, Some(service), None, "policy changed".to_owned());
+        self.warn(Some(service), &self.policy(service));
         Ok(())
     }
 
@@ -92,6 +93,22 @@ impl Mesh {
         })?;
         self.inner.upstreams.update(|current| *current = Arc::new(settings.upstreams));
         self.inner.events.publish(Kind::Config, None, None, "configuration reloaded".to_owned());
+        self.warn_of_configuration();
         Ok(())
+    }
+
+    /// Says what in the configuration is allowed and makes no sense.
+    pub(super) fn warn_of_configuration(&self) {
+        let layers = self.inner.registry.layers();
+        self.warn(None, &layers.policy_of_nobody().unwrap_or_default());
+        for service in layers.configured.keys() {
+            self.warn(Some(service), &self.policy(service));
+        }
+    }
+
+    fn warn(&self, service: Option<&ServiceName>, policy: &Policy) {
+        for warning in policy.warnings() {
+            self.inner.events.publish(Kind::Warning, service, None, warning);
+        }
     }
 }

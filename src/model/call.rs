@@ -204,6 +204,19 @@ pub struct Caller {
     pub address: Option<IpAddr>,
 }
 
+impl Caller {
+    /// Runs `work` on the bytes by which callers are told apart: the name, else the address, of IPv6 the /64 that one host may fill. Calls
+    /// from within the process are one caller.
+    pub(crate) fn told_apart_by<R>(&self, work: impl FnOnce(&[u8]) -> R) -> R {
+        match (&self.name, self.address) {
+            (Some(name), _) => work(name.as_bytes()),
+            (None, Some(IpAddr::V4(ip))) => work(&ip.octets()),
+            (None, Some(IpAddr::V6(ip))) => work(ip.octets().split_at(8).0),
+            (None, None) => work(&[]),
+        }
+    }
+}
+
 /// The id of a call or an API request: the caller's own, or a random UUID (RFC 9562 §5.4).
 #[derive(Clone, PartialEq, Eq)]
 pub struct RequestId(Id);

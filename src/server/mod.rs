@@ -91,7 +91,7 @@ impl Server {
         let (loops, _) = Edge::loops(config);
         let counters = Arc::new(DoorCounters::new(loops));
         let api = Arc::new(Api::new(mesh, judged, effective, Arc::clone(&counters)));
-        let edge = Arc::new(Edge::start(mesh, config, &addresses, &counters)?);
+        let edge = Arc::new(Edge::start(mesh, config, &addresses, judged, &counters)?);
         let stopped = Arc::new(AtomicBool::new(false));
         let workers = Arc::new(Locked::new(None));
         let mut server = Self { mesh: mesh.clone(), api, edge, workers, watchdog: None, stopped };

@@ -37,6 +37,7 @@ pub struct Event {
 #[allow(missing_docs)] // The words are those of the lexicon.
 pub enum Kind {
     Registered,
+    Changed,
     Deregistered,
     Expired,
     Healthy,
@@ -44,9 +45,11 @@ pub enum Kind {
     Ejected,
     Returned,
     Breaker,
+    Panic,
     State,
     Weight,
     Policy,
+    Warning,
     Addresses,
     Config,
     Draining,
@@ -55,7 +58,7 @@ pub enum Kind {
 impl Kind {
     /// Whether an operator should look: logged as a warning.
     const fn is_trouble(self) -> bool {
-        matches!(self, Self::Expired | Self::Unhealthy | Self::Ejected | Self::Breaker)
+        matches!(self, Self::Expired | Self::Unhealthy | Self::Ejected | Self::Breaker | Self::Panic | Self::Warning)
     }
 }
 

@@ -21,6 +21,9 @@ mod properties;
 #[path = "../support/mod.rs"]
 mod support;
 
+/// Where calls run in this program, unless a test says otherwise.
+pub(crate) const INVOKE_ON: weft::server::InvokeOn = weft::server::InvokeOn::Edge;
+
 mod attacks;
 mod clients;
 mod fuzzed;

@@ -141,7 +141,7 @@ fn written(head: &RequestHead) -> Vec<u8> {
 fn write_fields(out: &mut Vec<u8>, head: &Head) {
     out.extend_from_slice(b"\r\n");
     for (name, value) in head.fields() {
-        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(name);
         out.extend_from_slice(b": ");
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");

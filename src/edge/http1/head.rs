@@ -53,13 +53,13 @@ impl Head {
     }
 
     /// All fields in order.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.fields.iter().map(|(name, value)| (self.text(*name), self.at(*value)))
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields.iter().map(|(name, value)| (self.at(*name), self.at(*value)))
     }
 
     /// Every value of a field.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.fields().filter(move |(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.fields().filter(move |(field, _)| field.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
     /// Whether there is a field of that name.
@@ -68,14 +68,20 @@ impl Head {
     }
 
     /// Whether a comma-separated field has that member, compared without case.
-    pub fn lists(&self, name: &str, member: &str) -> bool {
-        self.all(name).any(|value| members(value).any(|each| each.eq_ignore_ascii_case(member.as_bytes())))
+    pub fn lists(&self, name: &str, member: impl AsRef<[u8]>) -> bool {
+        let member = member.as_ref();
+        self.all(name).any(|value| members(value).any(|each| each.eq_ignore_ascii_case(member)))
     }
 
     /// Takes over the head that `parsed` found at the beginning of `input`, after refusing line ends that are not CRLF.
     pub(super) fn take(&mut self, input: &[u8], length: usize, parsed: &[httparse::Header<'_>]) -> Result<(), Fault> {
         let bytes = input.get(..length).unwrap_or_default();
-        if has_bare_line_feed(bytes) {
+        // The parser has seen to it that line feeds are nowhere but at the ends of lines: before each field, and before the empty line.
+        let ends_in_crlf = |field: &httparse::Header<'_>| {
+            let begin = Span::of(field.name.as_bytes(), bytes).at as usize;
+            bytes.get(..begin).is_some_and(|before| before.ends_with(b"\r\n"))
+        };
+        if !bytes.ends_with(b"\r\n\r\n") || !parsed.iter().all(ends_in_crlf) {
             return Err(Fault::Malformed("a line does not end in CRLF"));
         }
         self.bytes.clear();
@@ -90,12 +96,12 @@ impl Head {
         let mut length = None;
         let mut chunked = false;
         for (name, value) in self.fields() {
-            if name.eq_ignore_ascii_case("content-length") {
+            if name.eq_ignore_ascii_case(b"content-length") {
                 let number = decimal(value).ok_or(Fault::Malformed("Content-Length is not one number"))?;
                 if length.replace(number).is_some() {
                     return Err(Fault::Malformed("Content-Length is there twice"));
                 }
-            } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
                 if chunked || !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(Fault::Malformed("Transfer-Encoding is not chunked alone"));
                 }
@@ -127,7 +133,7 @@ impl Head {
 
 impl Fields for Head {
     fn first(&self, name: &str) -> Option<&str> {
-        let value = self.fields().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)?;
+        let value = self.fields().find(|(field, _)| field.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)?;
         std::str::from_utf8(value).ok()
     }
 }
@@ -147,18 +153,6 @@ fn decimal(digits: &[u8]) -> Option<u64> {
         (digit < 10).then(|| number.checked_mul(10)?.checked_add(u64::from(digit))).flatten()
     })?;
     (number < 1 << 63).then_some(number)
-}
-
-/// Whether a line feed stands without a carriage return before it.
-fn has_bare_line_feed(bytes: &[u8]) -> bool {
-    let mut before = 0;
-    for byte in bytes {
-        if *byte == b'\n' && before != b'\r' {
-            return true;
-        }
-        before = *byte;
-    }
-    false
 }
 
 #[cfg(test)]
