@@ -200,7 +200,12 @@ impl Loop {
         } else if client.write_by == Tick::NEVER && !client.streams() {
             client.write_by = self.timers.tick(self.now + self.shared.config.write_timeout_ms.duration());
         }
-        let deadline = client.until.min(client.write_by);
+        let mut deadline = client.until.min(client.write_by);
+        if client.stage == Stage::Idle && !client.output.is_empty() {
+            // It is not idle before its answer is sent.
+            client.until = self.timers.tick(self.now + self.shared.config.idle_timeout_ms.duration());
+            deadline = client.write_by;
+        }
         self.timers.set(&mut client.alarm, key, deadline);
     }
 

@@ -14,7 +14,7 @@ fn holds(name: &str, check: fn(&[u8])) {
     for file in files {
         let bytes = fs::read(&file).expect("a file");
         let mut dice = Dice::seeded(7);
-        for round in 0..100 {
+        for round in 0..25 {
             let mut changed = bytes.clone();
             if round > 0 {
                 mutate(&mut changed, &mut dice, 3);

@@ -24,8 +24,8 @@ fn asked_for(name: &str, usual: u64) -> u64 {
 }
 
 /// An instance that trusts nobody: it reads as strictly as can be, and remembers what it could not accept.
-struct Instance {
-    at: SocketAddr,
+pub(crate) struct Instance {
+    pub(crate) at: SocketAddr,
     shared: Arc<Shared>,
 }
 
@@ -37,7 +37,7 @@ struct Shared {
 }
 
 impl Instance {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let (at, shared) = (listener.local_addr().expect("an address"), Arc::<Shared>::default());
         let here = Arc::clone(&shared);
