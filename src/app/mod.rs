@@ -54,6 +54,7 @@ impl Fatal {
                 ExitCode::from(2)
             }
             Self::Start(StartError::Listen(..)) => ExitCode::from(3),
+            Self::Build(BuildError::Store(_)) => ExitCode::from(4),
             Self::Build(BuildError::Thread(_)) | Self::Start(StartError::Thread(_)) | Self::Io(_) => ExitCode::from(1),
         }
     }

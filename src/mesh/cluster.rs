@@ -332,6 +332,11 @@ impl State {
         }
     }
 
+    /// The member with that id.
+    pub(super) fn member(&self, id: &InstanceId) -> Option<Arc<Member>> {
+        self.seats.iter().find(|seat| seat.member.id == *id).map(|seat| Arc::clone(&seat.member))
+    }
+
     /// What the next pick would be, without making it.
     pub(super) fn peek(&self, now: Instant) -> Option<InstanceId> {
         let limit = self.policy.limits.instance_max_in_flight;
