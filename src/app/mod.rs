@@ -10,9 +10,11 @@ macro_rules! say {
 
 mod demo;
 mod sample;
+mod state;
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::{self, ExitCode};
 use std::thread;
 
@@ -24,6 +26,7 @@ use crate::api::{Server, StartError};
 use crate::config::{Arguments, Command, Config, ConfigError, usage};
 use crate::mesh::Mesh;
 use crate::outbound::BuildError;
+use crate::outbound::store::{Disk, StateError};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -43,6 +46,7 @@ enum Fatal {
     Usage(String),
     Config(ConfigError),
     Build(BuildError),
+    State(StateError),
     Start(StartError),
     Io(io::Error),
 }
@@ -54,7 +58,7 @@ impl Fatal {
                 ExitCode::from(2)
             }
             Self::Start(StartError::Listen(..)) => ExitCode::from(3),
-            Self::Build(BuildError::Store(_)) => ExitCode::from(4),
+            Self::State(_) | Self::Build(BuildError::Store(_)) => ExitCode::from(4),
             Self::Build(BuildError::Thread(_)) | Self::Start(StartError::Thread(_)) | Self::Io(_) => ExitCode::from(1),
         }
     }
@@ -66,6 +70,7 @@ impl fmt::Display for Fatal {
             Self::Usage(why) => f.write_str(why),
             Self::Config(error) => error.fmt(f),
             Self::Build(error) => error.fmt(f),
+            Self::State(error) => error.fmt(f),
             Self::Start(error) => error.fmt(f),
             Self::Io(error) => error.fmt(f),
         }
@@ -90,6 +95,7 @@ fn run() -> Result<ExitCode, Fatal> {
         }
         Command::Config { annotated: true } => say!("{}", load()?.annotated().trim_end()),
         Command::Config { annotated: false } => say!("{:#}", load()?.effective()),
+        Command::State(what, path) => state::run(*what, path)?,
         Command::Serve => return serve(&arguments, &load()?, |_, _| Ok(())),
         Command::Demo { traffic } => return serve(&arguments, &load()?, |_, server| demo::start(server, *traffic)),
     }
@@ -101,7 +107,7 @@ fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Serve
     start_log(config);
     // Before anything else starts, so that no signal is missed.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let mesh = build(config).map_err(Fatal::Build)?;
+    let mesh = build(config)?;
     let server = Server::start(&mesh, &config.server, config.effective()).map_err(Fatal::Start)?;
     announce(config, &server);
     also(&mesh, &server)?;
@@ -128,14 +134,17 @@ fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Serve
     process::exit(i32::from(!finished))
 }
 
-fn build(config: &Config) -> Result<Mesh, BuildError> {
+fn build(config: &Config) -> Result<Mesh, Fatal> {
     let settings = config.mesh();
-    Mesh::builder()
+    let mut builder = Mesh::builder()
         .defaults(settings.defaults)
         .services(settings.services)
         .upstreams(settings.upstreams)
-        .limits(settings.max_services, settings.max_instances_per_service)
-        .build()
+        .limits(settings.max_services, settings.max_instances_per_service);
+    if !config.general.state_dir.is_empty() {
+        builder = builder.store(Disk::open(Path::new(&config.general.state_dir)).map_err(Fatal::State)?);
+    }
+    builder.build().map_err(Fatal::Build)
 }
 
 /// Says where the mesh listens and what is on.
@@ -143,9 +152,13 @@ fn announce(config: &Config, server: &Server) {
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
     say!("weft {} listens on {}", env!("CARGO_PKG_VERSION"), addresses.join(" and "));
     let calls = config.server.workers - config.server.reserved_workers;
+    let registry = match config.general.state_dir.as_str() {
+        "" => "registry in memory".to_owned(),
+        directory => format!("registry in {directory}"),
+    };
     let tls = if cfg!(feature = "tls") { "https to instances" } else { "no https to instances" };
     say!(
-        "{} workers, of which {calls} make calls (blocking, with sleeping backoff); registry in memory; {tls}; no tokens: whoever reaches it may use it",
+        "{} workers, of which {calls} make calls (blocking, with sleeping backoff); {registry}; {tls}; no tokens: whoever reaches it may use it",
         config.server.workers
     );
 }
@@ -158,6 +171,9 @@ fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server)
     };
     if new.server != running.server {
         log::warn!("settings of the server itself (such as listen and workers) change only with a restart");
+    }
+    if new.general.state_dir != running.general.state_dir {
+        log::warn!("the state directory changes only with a restart");
     }
     if let Err(fault) = mesh.reconfigure(new.mesh()) {
         return log::error!("configuration not reloaded, nothing has changed: {fault}");

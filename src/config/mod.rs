@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-pub use flags::{Arguments, Command, usage};
+pub use flags::{Arguments, Command, StateCommand, usage};
 
 use crate::api;
 use crate::mesh::Settings;
@@ -25,6 +25,9 @@ settings! {
     pub struct General {
         /// How much is logged to stderr: off, error, warn, info or debug.
         log: LogLevel = LogLevel::Info;
+        /// The directory in which the registry outlives a restart; it must be there. Empty: in memory only. systemd's StateDirectory= is
+        /// honoured.
+        state_dir: String = String::new();
         /// Services that may be registered.
         max_services: usize = 1_000, in 1, 1_000_000;
         /// Instances that one service may have.
@@ -267,11 +270,18 @@ fn read_file(path: &Path) -> Result<Value, ConfigError> {
 /// Settings by source, each an object with one key.
 type Sourced = Vec<(String, Value)>;
 
-/// What `WEFT_…` variables set, and the file that `WEFT_CONFIG` names.
+/// What `WEFT_…` variables and systemd set, and the file that `WEFT_CONFIG` names.
 fn from_environment(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<(Sourced, Option<PathBuf>), ConfigError> {
     let mut settings = Vec::new();
     let mut file = None;
     for (name, value) in environment {
+        if name == "STATE_DIRECTORY" {
+            // As systemd sets it; several are separated by colons. What is said to weft itself wins.
+            if let Some(first) = value.to_str().and_then(|all| all.split(':').next()) {
+                settings.insert(0, ("environment variable STATE_DIRECTORY".to_owned(), flags::setting("stateDir", first)));
+            }
+            continue;
+        }
         let Some(name) = name.to_str().filter(|name| name.starts_with("WEFT_")) else { continue };
         if name == "WEFT_CONFIG" {
             file = Some(value.into());

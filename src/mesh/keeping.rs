@@ -49,14 +49,14 @@ impl Mesh {
     ) -> Result<(), RegistryError> {
         let _turn = self.inner.turns.take(Key::Instance(service.clone(), id.clone()));
         let known = self.inner.registry.find(service.as_str()).and_then(|cluster| cluster.kept(id));
-        let (mut before, mut seen) = known.map_or((None, Version::default()), |(record, version)| (Some(record), version));
+        let (mut before, mut seen) = known.map_or_else(|| (None, Version::default()), |(record, version)| (Some(record), version));
         for _ in 0..MOST_CONFLICTS {
             let record = change(before.as_ref())?;
             if before.as_ref() == Some(&record) {
-                return self.seat(record, seen, said);
+                return self.seat(&record, seen, said);
             }
             match self.inner.store.put(&Document::Instance(Box::new(record.clone())), seen) {
-                Ok(version) => return self.seat(record, version, said),
+                Ok(version) => return self.seat(&record, version, said),
                 Err(Refused::Conflict(Some((Document::Instance(other), version)))) => (before, seen) = (Some(*other), version),
                 Err(Refused::Conflict(_)) => (before, seen) = (None, Version::default()),
                 Err(Refused::Unavailable(why)) => return Err(why.into()),
@@ -66,11 +66,11 @@ impl Mesh {
     }
 
     /// Gives an instance its seat, or takes over what is new about it. The caller has the turn of its key.
-    fn seat(&self, record: Record, version: Version, said: Said) -> Result<(), RegistryError> {
+    fn seat(&self, record: &Record, version: Version, said: Said) -> Result<(), RegistryError> {
         let inner = &self.inner;
         let (service, key) = (record.registration.service.clone(), record.key());
         let place = authority(&record.registration.host, record.registration.port);
-        let addresses = said.addresses.unwrap_or_else(|| self.addresses_if_new(&record));
+        let addresses = said.addresses.unwrap_or_else(|| self.addresses_if_new(record));
         let full = |limit| {
             // It was kept, and there is no room for it after all: two registrations at once have taken the last place.
             inner.store.delete(&key).err().map_or(RegistryError::Full(limit), RegistryError::Unavailable)
@@ -87,7 +87,7 @@ impl Mesh {
                     if !news.place && !addresses.is_empty() {
                         cluster.resolved(&member, &addresses);
                     }
-                    self.tell(&record, &member, news, &place);
+                    self.tell(record, &member, news, &place);
                     if news.place || said.renews {
                         let newcomer = if said.healthy.is_some() { Newcomer::CheckLater } else { Newcomer::CheckNow };
                         self.announce(&member, newcomer);
@@ -138,7 +138,7 @@ impl Mesh {
         let (store, registry) = (&self.inner.store, &self.inner.registry);
         let _turn = self.inner.turns.take(Key::Policy(service.clone()));
         let known = registry.layers().put.get(service).cloned();
-        let (mut before, mut seen) = known.map_or((None, Version::default()), |put| (Some(put.patch), put.version));
+        let (mut before, mut seen) = known.map_or_else(|| (None, Version::default()), |put| (Some(put.patch), put.version));
         for _ in 0..MOST_CONFLICTS {
             let patch = change(before.as_ref());
             let keep = |patch: Option<&Value>| match patch {

@@ -5,6 +5,7 @@
 mod connection;
 mod health_checker;
 mod resolver;
+pub mod store;
 mod upstream;
 
 use std::collections::BTreeMap;

@@ -13,4 +13,5 @@ mod configuration;
 mod demo;
 mod running;
 mod signals;
+mod state;
 mod weft;

@@ -18,7 +18,7 @@ use crate::support::upstream::Upstream;
 pub(crate) fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
     for (name, _) in env::vars_os() {
-        if name.to_string_lossy().starts_with("WEFT_") {
+        if name.to_string_lossy().starts_with("WEFT_") || name == "STATE_DIRECTORY" {
             command.env_remove(name);
         }
     }
@@ -83,7 +83,12 @@ impl Weft {
 
     /// Starts the program and does not wait.
     pub(crate) fn spawn(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = command(arguments, environment).spawn().expect("the program");
+        Self::of(command(arguments, environment))
+    }
+
+    /// Starts what comes to be the program.
+    pub(crate) fn of(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("the program");
         let (out, err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
         Self { child, out: reader(out), err: reader(err) }
     }
@@ -125,6 +130,11 @@ impl Weft {
     #[track_caller]
     pub(crate) fn end(&mut self) -> Option<i32> {
         eventually("the program ends", || self.child.try_wait().expect("a child")).code()
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
