@@ -27,7 +27,7 @@
 //! | [`model`] | the words: names, instances, calls, errors, time and chance |
 //! | [`policy`] and [`telemetry`] | pure decisions; counters, histograms, events |
 //! | [`mesh`] | shared state, every lock on it, and the call machine ([`mesh::call`] is the life of a call on one page) |
-//! | [`outbound`] | what touches the outer world: ureq, host names, health checks |
+//! | [`outbound`] | what touches the outer world: ureq, host names, health checks, the registry on disk |
 //! | [`contract`] | what the HTTP API promises: paths and scopes, bodies, errors as answers |
 //! | [`api`] | the API server: tiny_http, the worker pool, the handlers |
 //! | [`config`] and [`app`] | flags, environment and file to one configuration; start, wait for a signal, stop |

@@ -13,6 +13,9 @@ use weft::telemetry::events::Kind;
 
 use super::world::{SERVICE, World, at_port, id, ms, ok, service, together};
 
+/// What another mesh has made of something, if it is still there.
+type Others = Option<(Document, Version)>;
+
 /// Keeps what it is told, until it fails.
 #[derive(Clone, Default)]
 struct Ledger {
@@ -20,7 +23,7 @@ struct Ledger {
     kept: Arc<Mutex<Vec<String>>>,
     loaded: Vec<(Document, Version)>,
     /// What others have made of it, told instead of keeping.
-    conflicts: Arc<Mutex<Vec<Option<(Document, Version)>>>>,
+    conflicts: Arc<Mutex<Vec<Others>>>,
 }
 
 impl Store for Ledger {
