@@ -144,7 +144,20 @@ fn build(config: &Config) -> Result<Mesh, Fatal> {
     if !config.general.state_dir.is_empty() {
         builder = builder.store(Disk::open(Path::new(&config.general.state_dir)).map_err(Fatal::State)?);
     }
-    builder.build().map_err(Fatal::Build)
+    let mesh = builder.build().map_err(Fatal::Build)?;
+    register_listed(&mesh, config);
+    Ok(mesh)
+}
+
+/// Registers the instances that the configuration lists.
+fn register_listed(mesh: &Mesh, config: &Config) {
+    // Checked when it was read.
+    for registration in config.registrations().unwrap_or_default() {
+        let (service, id) = (registration.service.clone(), registration.id.clone());
+        if let Err(error) = mesh.register_listed(registration) {
+            log::error!("{service}/{id} is listed in the configuration and cannot be registered: {error}");
+        }
+    }
 }
 
 /// Says where the mesh listens and what is on.
@@ -178,6 +191,7 @@ fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server)
     if let Err(fault) = mesh.reconfigure(new.mesh()) {
         return log::error!("configuration not reloaded, nothing has changed: {fault}");
     }
+    register_listed(mesh, &new);
     log::set_max_level(new.general.log.into());
     server.set_effective(Config { server: running.server.clone(), ..new }.effective());
 }

@@ -15,9 +15,10 @@ use serde_json::{Map, Value};
 pub use flags::{Arguments, Command, StateCommand, usage};
 
 use crate::api;
+use crate::contract::envelope;
 use crate::mesh::Settings;
 use crate::model::settings::{Setting, leaf, settings};
-use crate::model::{Invalid, ServiceName, closest, shown};
+use crate::model::{Invalid, Registration, ServiceName, closest, shown};
 use crate::policy::{self, Policy, upstreams};
 
 settings! {
@@ -74,6 +75,8 @@ pub struct Config {
     pub defaults: Value,
     /// Settings of single services, as they were written.
     pub services: BTreeMap<ServiceName, Value>,
+    /// Instances that are registered when the program starts or reloads, as they were written.
+    pub instances: Vec<Value>,
 }
 
 /// A mistake in the configuration: which key, in which source, and what is wrong.
@@ -101,6 +104,7 @@ impl Default for Config {
             upstreams: upstreams::Config::default(),
             defaults: Value::Object(Map::new()),
             services: BTreeMap::new(),
+            instances: Vec::new(),
         }
     }
 }
@@ -164,6 +168,7 @@ impl Config {
                     config.defaults = value.clone();
                 }
                 "services" => config.services = services(value)?,
+                "instances" => config.instances = instances(value)?,
                 key => {
                     let known = server_keys.keys().chain(general_keys.keys()).map(String::as_str).chain(SECTIONS);
                     let hint = closest(key, known).map_or(String::new(), |near| format!("; did you mean {near}?"));
@@ -199,6 +204,15 @@ impl Config {
         }
     }
 
+    /// The instances that are listed.
+    ///
+    /// # Errors
+    /// [`Invalid`] naming the first field that is not acceptable.
+    pub fn registrations(&self) -> Result<Vec<Registration>, Invalid> {
+        let read = |(n, json): (usize, &Value)| under(&format!("instances[{n}]"), envelope::registration(json.to_string().as_bytes()));
+        self.instances.iter().enumerate().map(read).collect()
+    }
+
     /// The effective whole, every key with its value.
     pub fn effective(&self) -> Value {
         let mut all = keys_of(&self.server);
@@ -208,6 +222,7 @@ impl Config {
         // Checked when it was read.
         all.insert("defaults".to_owned(), json(serde_json::to_value(Policy::from_json(&self.defaults).unwrap_or_default())));
         all.insert("services".to_owned(), json(serde_json::to_value(&self.services)));
+        all.insert("instances".to_owned(), Value::Array(self.instances.clone()));
         Value::Object(all)
     }
 
@@ -223,6 +238,7 @@ impl Config {
         let mut defaults = String::new();
         Policy::from_json(&self.defaults).unwrap_or_default().annotate(&mut defaults, 1);
         let services = serde_json::to_string(&self.services).unwrap_or_default();
+        let instances = serde_json::to_string(&self.instances).unwrap_or_default();
         [
             "{\n".to_owned(),
             inside(&self.server),
@@ -230,13 +246,15 @@ impl Config {
             inside(&self.general),
             format!(",\n  // Which addresses instances may have. Link-local, multicast and unspecified ones never may.\n  \"upstreams\": {upstreams},\n"),
             format!("  // Settings of every service that names none of its own.\n  \"defaults\": {defaults},\n"),
-            format!("  // Settings of single services by name, each with the keys of \"defaults\" it changes.\n  \"services\": {services}\n}}\n"),
+            format!("  // Settings of single services by name, each with the keys of \"defaults\" it changes.\n  \"services\": {services},\n"),
+            "  // Instances that are registered at the start and at each reload, each as for POST /register. They are not written to the state\n".to_owned(),
+            format!("  // directory; what an operator says of them is.\n  \"instances\": {instances}\n}}\n"),
         ]
         .concat()
     }
 }
 
-const SECTIONS: [&str; 3] = ["upstreams", "defaults", "services"];
+const SECTIONS: [&str; 4] = ["upstreams", "defaults", "services", "instances"];
 
 fn keys_of(group: &impl serde::Serialize) -> Map<String, Value> {
     match serde_json::to_value(group) {
@@ -258,6 +276,12 @@ fn services(json: &Value) -> Result<BTreeMap<ServiceName, Value>, Invalid> {
         services.insert(service, value.clone());
     }
     Ok(services)
+}
+
+fn instances(json: &Value) -> Result<Vec<Value>, Invalid> {
+    let Value::Array(instances) = json else { return Err(Invalid::new("instances", "is not a JSON array")) };
+    let config = Config { instances: instances.clone(), ..Config::default() };
+    config.registrations().map(|_| config.instances)
 }
 
 fn read_file(path: &Path) -> Result<Value, ConfigError> {

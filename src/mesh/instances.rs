@@ -8,7 +8,7 @@ use super::Mesh;
 use super::cluster::Cluster;
 use super::keeping::Said;
 use super::ports::StoreError;
-use super::record::{Key, Record};
+use super::record::{Key, Record, Version};
 use crate::model::{AdminState, Host, InstanceId, Invalid, Limit, Registration, ServiceName, Weight};
 use crate::telemetry::events::Kind;
 
@@ -64,14 +64,7 @@ impl Mesh {
     /// [`RegistryError`]; nothing was changed.
     #[allow(clippy::needless_pass_by_value)] // A registration is made to be handed over.
     pub fn register(&self, registration: Registration) -> Result<(), RegistryError> {
-        let inner = &self.inner;
-        let addresses = inner.resolver.resolve(&registration.host, RESOLVE_PATIENCE);
-        self.judge_all(&registration.host, &addresses, registration.port.get())?;
-        if let Some(target) = registration.health_check.as_ref().filter(|target| target.host != registration.host) {
-            self.judge_all(&target.host, &inner.resolver.resolve(&target.host, RESOLVE_PATIENCE), target.port.get())?;
-        } else if let Some(target) = &registration.health_check {
-            self.judge_all(&target.host, &addresses, target.port.get())?;
-        }
+        let addresses = self.judged_addresses(&registration)?;
         let (service, id) = (registration.service.clone(), registration.id.clone());
         let said = Said { addresses: Some(addresses), healthy: registration.healthy, renews: true };
         self.change_instance(&service, &id, said, |before| match before {
@@ -82,6 +75,37 @@ impl Mesh {
                 Ok(Record::new(registration.clone()))
             }
         })
+    }
+
+    /// Registers an instance that is listed in a configuration: as [`Mesh::register`], but the store does not keep it, since it is listed.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; nothing was changed.
+    #[allow(clippy::needless_pass_by_value)] // A registration is made to be handed over.
+    pub fn register_listed(&self, registration: Registration) -> Result<(), RegistryError> {
+        let addresses = self.judged_addresses(&registration)?;
+        let _turn = self.inner.turns.take(Key::Instance(registration.service.clone(), registration.id.clone()));
+        let cluster = self.inner.registry.find(registration.service.as_str());
+        let kept = cluster.and_then(|cluster| cluster.kept(&registration.id));
+        let said = Said { addresses: Some(addresses), healthy: registration.healthy, renews: true };
+        if let Some((before, version)) = kept {
+            return self.seat(&before.registered(registration), version, said);
+        }
+        self.room_for(&registration)?;
+        self.seat(&Record::new(registration), Version::default(), said)
+    }
+
+    /// What the host of a registration resolves to, if all that it names is allowed.
+    fn judged_addresses(&self, registration: &Registration) -> Result<Vec<IpAddr>, RegistryError> {
+        let resolver = &self.inner.resolver;
+        let addresses = resolver.resolve(&registration.host, RESOLVE_PATIENCE);
+        self.judge_all(&registration.host, &addresses, registration.port.get())?;
+        if let Some(target) = registration.health_check.as_ref().filter(|target| target.host != registration.host) {
+            self.judge_all(&target.host, &resolver.resolve(&target.host, RESOLVE_PATIENCE), target.port.get())?;
+        } else if let Some(target) = &registration.health_check {
+            self.judge_all(&target.host, &addresses, target.port.get())?;
+        }
+        Ok(addresses)
     }
 
     /// Removes an instance. Calls it is answering finish.

@@ -66,7 +66,7 @@ impl Mesh {
     }
 
     /// Gives an instance its seat, or takes over what is new about it. The caller has the turn of its key.
-    fn seat(&self, record: &Record, version: Version, said: Said) -> Result<(), RegistryError> {
+    pub(super) fn seat(&self, record: &Record, version: Version, said: Said) -> Result<(), RegistryError> {
         let inner = &self.inner;
         let (service, key) = (record.registration.service.clone(), record.key());
         let place = authority(&record.registration.host, record.registration.port);

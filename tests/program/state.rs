@@ -258,6 +258,39 @@ fn a_damaged_file_is_set_aside_and_said_loudly() {
 }
 
 #[test]
+fn what_the_configuration_lists_is_registered_and_only_what_operators_say_of_it_is_kept() {
+    let folder = Folder::new();
+    let state = directory(&folder);
+    let upstream = Upstream::named("listed");
+    let listed = |more: &str| format!(r#"{{"instances": [{{"name":"s","id":"a","host":"127.0.0.1","port":{}}}{more}]}}"#, upstream.port());
+    let file = folder.write("weft.json", listed(""));
+    let arguments = ["--config", &file, "--state-dir", &state];
+    {
+        let weft = Weft::start(&arguments);
+        assert_eq!(weft.call("s", "/").with_status(200).text(), "listed");
+        assert_eq!(run(&["state", "show", &state]).out, "");
+        folder.write("weft.json", listed(r#", {"name":"s","id":"b","host":"127.0.0.1","port":9}"#));
+        weft.signal("HUP");
+        eventually("the other one is registered", || instances(&weft, "s").contains_key("b").then_some(()));
+        let drain = client::ask(weft.at(), "PUT", "/services/s/b/state", &[], br#"{"state":"drain"}"#);
+        drain.expect("answered").with_status(200);
+    }
+    let weft = Weft::start(&arguments);
+    let services = weft.get("/services").json();
+    let states: Vec<&Value> = services[0]["instances"].as_array().expect("instances").iter().map(|one| &one["state"]).collect();
+    assert_eq!(states, ["ready", "drain"]);
+    for (json, words) in [
+        (r#"{"instances": {}}"#, "instances: is not a JSON array"),
+        (r#"{"instances": [{"name":"s","id":"a","host":"h","port":0}]}"#, "instances[0].port: "),
+    ] {
+        let bad = folder.write("bad.json", json);
+        let ended = run(&["check", &bad]);
+        assert_eq!(ended.code, Some(2));
+        assert!(ended.err.contains(words), "{}", ended.err);
+    }
+}
+
+#[test]
 fn what_is_kept_can_be_shown_and_moved() {
     let folder = Folder::new();
     let state = directory(&folder);
