@@ -27,14 +27,15 @@
 //! | [`model`] | the words: names, instances, calls, errors, time and chance |
 //! | [`policy`] and [`telemetry`] | pure decisions; counters, histograms, events |
 //! | [`mesh`] | shared state, every lock on it, and the call machine ([`mesh::call`] is the life of a call on one page) |
-//! | [`outbound`] | what touches the outer world: ureq, host names, health checks, the registry on disk |
+//! | [`outbound`] | what touches the outer world: ureq, host names, health checks, copies of calls, the registry on disk |
 //! | [`contract`] | what the HTTP API promises: paths and scopes, bodies, errors as answers |
-//! | [`api`] | the API server: tiny_http, the worker pool, the handlers |
+//! | [`api`] and [`edge`] | the two doors: tiny_http with its workers and handlers; the event loops that own the public port, and run calls |
+//! | [`server`] | both doors together: start, drain, watch |
 //! | [`config`] and [`app`] | flags, environment and file to one configuration; start, wait for a signal, stop |
 //!
 //! # The life of a call
 //!
-//! bytes → [`contract::router`] → [`contract::envelope`] → [`Call`] → [`mesh::call::CallMachine`]: slot, breaker permit, instance → attempt →
+//! bytes → [`contract::router`] → [`contract::envelope`] → [`Call`] → [`mesh::call::CallMachine`]: route, rate, slot, breaker permit, instance → attempt →
 //! head of the answer → [`policy::classify`] → ejection, latency → another attempt? → [`Reply`] or [`CallError`] → [`contract::answer`].
 //!
 //! # What is not there
@@ -74,18 +75,24 @@ pub mod contract;
 pub mod api;
 
 #[cfg(feature = "server")]
+pub mod edge;
+
+#[cfg(feature = "server")]
+pub mod server;
+
+#[cfg(feature = "server")]
 pub mod config;
 
 #[cfg(feature = "server")]
 pub mod app;
 
 #[cfg(feature = "server")]
-pub use api::Server;
-#[cfg(feature = "server")]
 pub use config::Config;
 pub use mesh::Mesh;
 pub use model::{Call, CallError, Cause, Invalid, Method, Registration, Reply};
 pub use outbound::Builder;
+#[cfg(feature = "server")]
+pub use server::Server;
 
 /// The examples of the README are tests.
 #[cfg(doctest)]

@@ -8,7 +8,7 @@ from typing import Iterable
 
 from load import Round
 
-BASELINES = ("nginx", "haproxy", "naive")
+BASELINES = ("nginx", "haproxy", "envoy", "naive")
 
 
 def row(workload: str, connections: int, target: str, rounds: dict[str, list[Round]]) -> dict:
@@ -70,15 +70,27 @@ def print_load(title: str, rows: list[dict]) -> None:
             print(f"! {r['target']}, {error}")
 
 
+# What weft is to cost at most, as a share of another target's CPU per request.
+GOALS = {("proxy", "nginx"): 0.9, ("proxy", "haproxy"): 0.85, ("proxy", "envoy"): 0.3, ("invoke", "naive"): 0.45, ("health", "nginx"): 1.1}
+# At 32 connections nginx is at its best.
+AT_32 = {("proxy", "nginx"): 1.0}
+
+
 def print_verdict(rows: list[dict]) -> None:
-    """The figure all this is about. Marked where weft or naive had errors."""
-    figures, held = [], True
-    for r in rows:
-        if r["target"] == "weft" and (ratio := r["cpu_ratio"]["naive"]) is not None:
-            place = r["workload"], r["connections"]
-            pair = [p for p in rows if (p["workload"], p["connections"]) == place and p["target"] in ("weft", "naive")]
-            mark = "!" * any(p["errors"] for p in pair)
-            figures.append(f"{ratio:.2f}{mark} ({place[0]}, {place[1]})")
-            held &= ratio <= 1
-    if figures:
-        print(f"\nCPU per request, weft/naive: {', '.join(figures)}; at most 1.00: {'held' if held else 'NOT held'}")
+    """The figures all this is about. Marked where weft or the other had errors."""
+    for (workload, baseline), goal in GOALS.items():
+        figures = []
+        for r in (r for r in rows if r["target"] == "weft" and r["workload"] == workload):
+            if (ratio := r["cpu_ratio"][baseline]) is None:
+                continue
+            most = AT_32.get((workload, baseline), goal) if r["connections"] == 32 else goal
+            pair = [p for p in rows if (p["workload"], p["connections"]) == (workload, r["connections"])]
+            mark = "!" * any(p["errors"] for p in pair if p["target"] in ("weft", baseline))
+            held = "" if ratio <= most else f", over {most}"
+            figures.append(f"{ratio:.2f}{mark} ({r['connections']}{held})")
+        if figures:
+            print(f"CPU per request, {workload}, weft/{baseline}, at most {goal}: {'  '.join(figures)}")
+    of = {(r["workload"], r["connections"], r["target"]): r["cpu_us_per_request"] for r in rows}
+    own = [(c, cpu / of["proxy", c, "weft"]) for (w, c, t), cpu in of.items() if (w, t) == ("invoke", "weft") and ("proxy", c, "weft") in of]
+    if own:
+        print("CPU per request, /invoke over /proxy, at most 1.15: " + "  ".join(f"{ratio:.2f} ({c})" for c, ratio in own))

@@ -40,6 +40,7 @@ class Workload:
 
     requests: dict[str, Request]
     idle_connections: int = 0
+    answers: str | None = ANSWER  # what every answer must be; None where it is each target's own, or too long to compare
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Target:
     config: str = ""  # a template in bench.d, put into the directory it runs in
     env: dict[str, str] = field(default_factory=dict)
     ready: Request = Request("GET", "/")
+    files: dict[str, int] = field(default_factory=dict)  # put into the directory it runs in, with so many bytes each
     register: Request | None = None  # sent once when it is ready; ${upstream} is filled in
     version: str = ""  # the argument that makes it print its version
 
@@ -100,6 +102,10 @@ class Running:
             template = string.Template((CONFIGS / self.target.config).read_text())
             text = template.substitute(port=self.port, upstream=self.upstream, answer=ANSWER)
             (self.directory / self.target.config).write_text(text)
+        for name, size in self.target.files.items():
+            path = self.directory / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"x" * size)
 
     def _start(self) -> None:
         """Start the program and ask, without a pause, until it answers."""
@@ -128,10 +134,11 @@ class Running:
         if status != 200:
             raise Trouble(f"refused {request.path} with {status}: {answer}")
 
-    def check(self, request: Request) -> None:
-        """Is one answer the upstream's?"""
+    def check(self, workload: Workload) -> None:
+        """Is one answer what it should be?"""
+        request = self.target.request(workload)
         status, answer = self._ask(request)
-        if (status, answer) != (200, ANSWER):
+        if status != 200 or workload.answers not in (None, answer):
             raise Trouble(f"answers {request.method} {request.path} with {status}: {answer[:500]}")
 
     def _ask(self, request: Request) -> tuple[int, str]:

@@ -1,22 +1,19 @@
-//! `POST /invoke`: a call as JSON.
-
-use std::time::Instant;
+//! `POST /invoke` on the workers: a call as JSON, made in this thread.
 
 use super::Api;
 use crate::contract::answer::{Answer, ApiError};
 use crate::contract::envelope;
 use crate::contract::request::Request;
-use crate::model::Call;
 
 impl Api {
-    /// Reads a call; an answer when it cannot be one.
-    pub(super) fn call_of(&self, request: &Request) -> Result<Call, Answer> {
-        envelope::call(request).map_err(|fault| ApiError::Bad(fault).into())
-    }
-
-    /// Makes a call that came in at `start`.
-    pub(super) fn invoke(&self, call: &Call, start: Instant) -> Answer {
-        match self.mesh.invoke_since(call, start) {
+    /// Reads a call and makes it. The wait for a worker counts towards its deadline.
+    pub(super) fn invoke(&self, request: &Request) -> Answer {
+        let call = match envelope::call(request) {
+            Ok(call) => call,
+            Err(fault) => return ApiError::Bad(fault).into(),
+        };
+        let now = self.mesh.inner.clock.now();
+        match self.mesh.invoke_since(&call, now.checked_sub(request.waited).unwrap_or(now)) {
             Ok(reply) => reply.into(),
             Err(error) => ApiError::Call(Box::new(error)).into(),
         }

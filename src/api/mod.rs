@@ -1,22 +1,18 @@
 //! The API server: tiny_http, a fixed pool of workers, and a handler for each row of the router's table.
 
 mod calls;
-mod crew;
-mod desk;
 mod exchange;
 mod instances;
-mod listen;
 mod observe;
 mod policies;
 mod server;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
-pub use listen::{Address, StartError};
-pub use server::{Config, Server};
+pub use server::{ApiServer, ask};
 
 use crate::contract::answer::{Answer, ApiError};
 use crate::contract::browser;
@@ -24,40 +20,53 @@ use crate::contract::request::Request;
 use crate::contract::router::{self, Found, Handler, Route};
 use crate::mesh::Mesh;
 use crate::model::sync::Published;
+use crate::telemetry::doors::DoorCounters;
 
 /// What handlers share.
-pub(crate) struct Api {
+pub struct Api {
     mesh: Mesh,
     /// Whether `/ready` says so.
     ready: AtomicBool,
     /// The door listens on loopback only.
     loopback: bool,
-    /// Long polls under way, and how many there may be.
-    watchers: AtomicUsize,
-    max_watchers: usize,
     /// Guarded: the effective configuration, for `/config`.
     effective: Published<Arc<Value>>,
+    /// What the edge counts.
+    doors: Arc<DoorCounters>,
 }
 
 /// What a request comes to before it is handled.
 enum Routed<'r> {
-    /// A call, which needs a seat at the desk.
-    Call,
-    /// Anything else.
+    /// A handler.
     Here(&'static Route, Vec<&'r str>),
     /// Nothing: this is the answer.
     Refused(Answer),
 }
 
 impl Api {
+    /// Handlers for `mesh`. `loopback`: the door listens on loopback only. `effective` is what `/config` shows.
+    pub fn new(mesh: &Mesh, loopback: bool, effective: Value, doors: Arc<DoorCounters>) -> Self {
+        let effective = Published::new(Arc::new(effective));
+        Self { mesh: mesh.clone(), ready: AtomicBool::new(true), loopback, effective, doors }
+    }
+
+    /// Replaces what `/config` shows.
+    pub fn set_effective(&self, effective: Value) {
+        self.effective.update(|current| *current = Arc::new(effective));
+    }
+
+    /// From now on `/ready` says no.
+    pub fn stop_being_ready(&self) {
+        self.ready.store(false, Ordering::SeqCst);
+    }
+
     /// Finds what handles a request, and judges whether it may.
     fn route<'r>(&self, request: &'r Request) -> Routed<'r> {
         match router::find(&request.method, request.path()) {
             Found::Route(route, captured) => {
                 let changes = !matches!(route.method, "GET");
-                match browser::judge(request, self.loopback) {
+                match browser::judge(request.headers.first("host").unwrap_or_default(), request.headers.first("origin"), self.loopback) {
                     Err(why) if changes => Routed::Refused(ApiError::Forbidden(why).into()),
-                    _ if route.handler == Handler::Invoke => Routed::Call,
                     _ => Routed::Here(route, captured),
                 }
             }
@@ -84,15 +93,20 @@ impl Api {
             Handler::Policy => self.policy(first),
             Handler::PatchPolicy => self.patch_policy(first, request),
             Handler::ResetPolicy => self.reset_policy(first),
+            Handler::SetBreaker => self.set_breaker(first, request),
             Handler::Events => self.events(request),
             Handler::Config => Ok(Answer::pretty(&*self.effective.read(Arc::clone))),
             Handler::Health => Ok(self.health()),
             Handler::Ready => Ok(self.readiness(200)),
             Handler::DaprReady => Ok(self.readiness(204)),
-            // Calls are handled at the desk.
-            Handler::Invoke => Ok(Answer::empty(500)),
+            Handler::Invoke => Ok(self.invoke(request)),
         };
-        result.unwrap_or_else(Answer::from)
+        result.unwrap_or_else(|error| {
+            if let Some(limit) = error.limit() {
+                self.mesh.inner.counters.refused.add(limit);
+            }
+            error.into()
+        })
     }
 
     fn is_ready(&self) -> bool {

@@ -1,22 +1,27 @@
 //! What there is to see: metrics, services, explanations, events, health of the mesh itself.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
-
+use serde::Serialize;
 use serde_json::json;
 
 use super::Api;
 use crate::contract::answer::{Answer, ApiError};
-use crate::contract::request::Request;
+use crate::contract::request::{Request, watch};
 use crate::mesh::view::{InstanceView, ServiceView};
-use crate::model::{Invalid, Limit, shown};
+use crate::model::{Invalid, shown};
+use crate::telemetry::doors::DoorReport;
+use crate::telemetry::report::Report;
 
-/// The longest a long poll may wait.
-const MAX_WAIT: Duration = Duration::from_secs(60);
+/// Everything that is counted, the doors included.
+#[derive(Serialize)]
+struct Metrics {
+    #[serde(flatten)]
+    mesh: Report,
+    doors: DoorReport,
+}
 
 impl Api {
     pub(super) fn metrics(&self) -> Answer {
-        Answer::pretty(&self.mesh.metrics())
+        Answer::pretty(&Metrics { mesh: self.mesh.metrics(), doors: self.doors.report() })
     }
 
     pub(super) fn health(&self) -> Answer {
@@ -71,12 +76,8 @@ impl Api {
 
     pub(super) fn service(&self, name: &str, request: &Request) -> Result<Answer, ApiError> {
         let gone = || ApiError::NoSuchService(name.to_owned());
-        if let Some(seen) = request.parameter("index") {
-            let seen = seen.parse().map_err(|_| Invalid::new("index", format!("{} is not a number", shown(&seen))))?;
-            let wait = request.parameter("wait").map_or(Ok(MAX_WAIT), |text| duration(&text))?.min(MAX_WAIT);
-            let _watching = Watching::begin(&self.watchers, self.max_watchers)?;
-            self.mesh.watch(name, seen, self.mesh.inner.clock.now() + wait).ok_or_else(gone)?;
-        }
+        // Whoever wants to wait for a change has done so at the edge.
+        watch(request)?;
         let service = self.mesh.service(name).ok_or_else(gone)?;
         Ok(Answer::pretty(&service).with("x-mesh-index", service.index.to_string()))
     }
@@ -91,47 +92,5 @@ impl Api {
             Some(text) => text.parse().map_err(|_| Invalid::new("since", format!("{} is not a number", shown(&text))))?,
         };
         Ok(Answer::pretty(&self.mesh.events(since)))
-    }
-}
-
-/// `30s`, `500ms` or plain seconds.
-fn duration(text: &str) -> Result<Duration, Invalid> {
-    let fault = || Invalid::new("wait", format!("{} is not a time such as 30s or 500ms", shown(text)));
-    let (number, unit): (&str, fn(u64) -> Duration) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
-        (Some(number), _) => (number, Duration::from_millis),
-        (None, Some(number)) => (number, Duration::from_secs),
-        (None, None) => (text, Duration::from_secs),
-    };
-    number.parse().map(unit).map_err(|_| fault())
-}
-
-/// A long poll under way; it occupies a worker, so there may be only a few.
-struct Watching<'a>(&'a AtomicUsize);
-
-impl<'a> Watching<'a> {
-    fn begin(count: &'a AtomicUsize, most: usize) -> Result<Self, ApiError> {
-        let watching = Self(count);
-        if count.fetch_add(1, Ordering::SeqCst) >= most { Err(ApiError::Full(Limit::Watchers)) } else { Ok(watching) }
-    }
-}
-
-impl Drop for Watching<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_are_read_with_and_without_a_unit() {
-        for (text, ms) in [("30s", 30_000), ("500ms", 500), ("2", 2_000), ("0", 0)] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
-        }
-        for text in ["", "s", "-1s", "1m", "1.5s"] {
-            assert_eq!(duration(text).expect_err(text).field, "wait");
-        }
     }
 }

@@ -1,10 +1,21 @@
 //! Settings of single services, changed while the mesh runs.
 
+use serde::Serialize;
+
 use super::Api;
-use crate::contract::answer::{Answer, ApiError};
+use crate::contract::answer::{Answer, ApiError, done};
 use crate::contract::envelope;
 use crate::contract::request::Request;
 use crate::model::ServiceName;
+use crate::policy::Policy;
+
+/// Settings that were accepted although they make no sense together.
+#[derive(Serialize)]
+struct Warned {
+    #[serde(flatten)]
+    policy: Policy,
+    warnings: Vec<String>,
+}
 
 impl Api {
     pub(super) fn policy(&self, service: &str) -> Result<Answer, ApiError> {
@@ -14,12 +25,24 @@ impl Api {
     pub(super) fn patch_policy(&self, service: &str, request: &Request) -> Result<Answer, ApiError> {
         let name = named(service)?;
         self.mesh.patch_policy(&name, &envelope::policy(&request.body)?)?;
-        self.policy(service)
+        let policy = self.mesh.policy(&name);
+        let warnings = policy.warnings();
+        if warnings.is_empty() {
+            return Ok(Answer::pretty(&policy));
+        }
+        Ok(Answer::pretty(&Warned { policy, warnings }))
     }
 
     pub(super) fn reset_policy(&self, service: &str) -> Result<Answer, ApiError> {
         self.mesh.reset_policy(&named(service)?)?;
         self.policy(service)
+    }
+
+    pub(super) fn set_breaker(&self, service: &str, request: &Request) -> Result<Answer, ApiError> {
+        let order = envelope::breaker(&request.body)?;
+        let name = named(service)?;
+        self.mesh.order_breaker(&name, order).map_err(|_| ApiError::NoSuchService(service.to_owned()))?;
+        Ok(done())
     }
 }
 

@@ -1,204 +1,63 @@
-//! The API server: a fixed pool of workers that take requests from tiny_http directly, and the order in which it starts and stops.
+//! The API server: tiny_http, and a fixed pool of workers that take requests from it directly.
+//!
+//! tiny_http trusts its clients: it has no limits and no timeouts, and connections that come in a burst may be forgotten. So nobody but the
+//! edge ever speaks to it: over connections that are opened here, one after the other and each tried before the next, on a Unix socket in a
+//! private directory. Once they are open nothing is accepted any more and the socket is gone.
 
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle, Thread};
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use serde_json::Value;
-
-use super::crew::Crew;
-use super::desk::{Arrival, Desk};
-use super::exchange::{Exchange, Traffic};
-use super::listen::{Address, Door, StartError, open};
+use super::exchange::Exchange;
 use super::{Api, Routed};
 use crate::contract::answer::{Answer, ApiError};
-use crate::mesh::Mesh;
-use crate::model::settings::{Millis, settings};
-use crate::model::sync::Published;
-use crate::model::{Call, Cause, Invalid, Limit, RequestId, ServiceName, shown};
+use crate::model::shown;
 
-settings! {
-    /// Settings of the API server.
-    pub struct Config {
-        /// Where to listen: host:port ("localhost" is both loopback addresses), or unix:/path.
-        listen: String = "localhost:3000".to_owned();
-        /// Threads that answer requests.
-        workers: usize = 16, in 2, 1_024;
-        /// Of these, how many never make calls, so that control requests are always answered.
-        reserved_workers: usize = 2, in 1, 1_023;
-        /// Calls that may wait for a worker; the next one is refused at once.
-        queue: usize = 1024, in 0, 1_000_000;
-        /// The largest request body, in bytes.
-        max_body_bytes: usize = 1_048_576, in 1, 104_857_600;
-        /// Allow listening beyond loopback although everybody there may do everything.
-        insecure: bool = false;
-        /// After a signal to stop: how long to go on as before with /ready saying no, so that load balancers notice.
-        drain_delay_ms: Millis = Millis(0), in 0, 3_600_000;
-        /// Then: how long running requests may take to finish.
-        drain_timeout_ms: Millis = Millis(10_000), in 0, 3_600_000;
-    }
-}
-
-impl Config {
-    /// Settings that contradict each other.
-    ///
-    /// # Errors
-    /// [`Invalid`] naming the setting.
-    pub fn check_together(&self) -> Result<(), Invalid> {
-        if self.reserved_workers >= self.workers {
-            let (reserved, workers) = (self.reserved_workers, self.workers);
-            return Err(Invalid::new("reservedWorkers", format!("{reserved} leaves no worker of {workers} for calls; use less")));
-        }
-        Address::parse(&self.listen).map(|_| ())
-    }
-}
-
-/// A running API server. Dropping it stops it.
-pub struct Server {
-    shared: Arc<Shared>,
-    doors: Vec<Door>,
+/// A running API server. Dropping it stops it, as soon as its last request is answered.
+pub struct ApiServer {
+    http: Arc<tiny_http::Server>,
+    stopped: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What the threads share.
-struct Shared {
-    api: Api,
-    desk: Desk<Waiting>,
-    max_body: usize,
-    traffic: Arc<Traffic>,
-    /// Workers go home.
-    stopped: AtomicBool,
-    /// The thread that keeps the line.
-    keeper: OnceLock<Thread>,
-}
+/// Stack of a worker.
+const STACK: usize = 512 * 1024;
+/// How long the server may take to answer a new connection.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-impl Shared {
-    fn wake_keeper(&self) {
-        if let Some(keeper) = self.keeper.get() {
-            keeper.unpark();
-        }
-    }
-}
-
-/// A call that waits for a worker.
-struct Waiting {
-    exchange: Exchange,
-    call: Call,
-    start: Instant,
-    /// What has gone wrong when its patience is over.
-    over: Cause,
-}
-
-impl Waiting {
-    /// Answers the call that it cannot be made now.
-    fn refuse(self, mesh: &Mesh, cause: Cause) {
-        let Self { exchange, call, start, .. } = self;
-        let error = mesh.refuse(&call, cause, start);
-        exchange.answer(&ApiError::Call(Box::new(error)).into());
-    }
-}
-
-impl Server {
-    /// Starts the API server of `mesh`. `effective` is what `/config` shows.
+impl ApiServer {
+    /// Starts the server with so many workers, and opens so many connections to it.
     ///
     /// # Errors
-    /// [`StartError`] when a setting is not acceptable, the address cannot be listened on, or a thread cannot be started.
-    pub fn start(mesh: &Mesh, config: &Config, effective: Value) -> Result<Self, StartError> {
-        config.check_together().map_err(StartError::Invalid)?;
-        let addresses = Address::parse(&config.listen).map_err(StartError::Invalid)?;
-        let loopback = addresses.iter().all(Address::is_loopback);
-        if !loopback && !config.insecure {
-            let why =
-                format!("{} is not loopback, and whoever reaches it may do everything; add --insecure if that is meant", config.listen);
-            return Err(StartError::Invalid(Invalid::new("listen", why)));
+    /// When the system refuses a socket, a directory for it, or a thread.
+    pub fn start(api: &Arc<Api>, workers: usize, connections: usize) -> io::Result<(Self, Vec<UnixStream>)> {
+        let place = Place::new(api)?;
+        let listener = UnixListener::bind(&place.socket)?;
+        let http = tiny_http::Server::from_listener(listener.try_clone()?, None).map_err(io::Error::other)?;
+        let mut server = Self { http: Arc::new(http), stopped: Arc::default(), threads: Vec::new() };
+        for _ in 0..workers {
+            let (api, http, stopped) = (Arc::clone(api), Arc::clone(&server.http), Arc::clone(&server.stopped));
+            let worker = thread::Builder::new().name("weft-worker".to_owned()).stack_size(STACK);
+            server.threads.push(worker.spawn(move || work(&api, &http, &stopped))?);
         }
-        let calls = config.workers - config.reserved_workers;
-        let shared = Arc::new(Shared {
-            api: Api {
-                mesh: mesh.clone(),
-                ready: AtomicBool::new(true),
-                // Over a Unix socket, the Host field is whatever the client makes up.
-                loopback: loopback && addresses.iter().any(|address| matches!(address, Address::Tcp(_))),
-                watchers: AtomicUsize::new(0),
-                max_watchers: (config.reserved_workers / 2).max(1),
-                effective: Published::new(Arc::new(effective)),
-            },
-            desk: Desk::new(calls, config.queue),
-            max_body: config.max_body_bytes,
-            traffic: Arc::default(),
-            stopped: AtomicBool::new(false),
-            keeper: OnceLock::new(),
-        });
-        let doors = open(&addresses)?;
-        let mut server = Self { shared, doors, threads: Vec::new() };
-        for door in &server.doors {
-            for _ in 0..config.workers {
-                let (shared, http, crew) = (Arc::clone(&server.shared), Arc::clone(&door.http), Arc::clone(&door.crew));
-                let worker = thread::Builder::new().name("weft-worker".to_owned()).stack_size(STACK);
-                server.threads.push(worker.spawn(move || work(&shared, &http, &crew)).map_err(StartError::Thread)?);
-            }
-        }
-        let shared = Arc::clone(&server.shared);
-        let keeper = thread::Builder::new().name("weft-line".to_owned()).stack_size(STACK).spawn(move || keep_line(&shared));
-        let keeper = keeper.map_err(StartError::Thread)?;
-        // Set once: this is the only keeper.
-        let _ = server.shared.keeper.set(keeper.thread().clone());
-        server.threads.push(keeper);
-        Ok(server)
-    }
-
-    /// Where it listens.
-    pub fn addresses(&self) -> Vec<Address> {
-        self.doors.iter().map(|door| door.address.clone()).collect()
-    }
-
-    /// Replaces what `/config` shows.
-    pub fn set_effective(&self, effective: Value) {
-        self.shared.api.effective.update(|current| *current = Arc::new(effective));
-    }
-
-    /// Stops in order: `/ready` says no, everything goes on for `delay`, then nothing new is accepted, and what runs may finish for at most
-    /// `timeout`. Answers whether everything was finished.
-    pub fn drain(&self, delay: Duration, timeout: Duration) -> bool {
-        let clock = &self.shared.api.mesh.inner.clock;
-        self.shared.api.ready.store(false, Ordering::SeqCst);
-        let serve_until = clock.now() + delay;
-        while clock.now() < serve_until {
-            clock.park_until(serve_until);
-        }
-        self.shared.traffic.close();
-        for door in &self.doors {
-            door.close();
-        }
-        let api = &self.shared.api;
-        api.mesh.hurry();
-        // Clients with open connections get one more answer each, with word to close; it is over when none has come for a while.
-        let until = clock.now() + timeout;
-        let mut quiet_since = None;
-        while clock.now() < until {
-            let quiet = self.shared.traffic.is_quiet();
-            quiet_since = if quiet { quiet_since.or_else(|| Some(clock.now())) } else { None };
-            if quiet_since.is_some_and(|since| clock.now() >= since + QUIET) {
-                break;
-            }
-            clock.park_until((clock.now() + POLL).min(until));
-        }
-        api.mesh.shutdown(Duration::ZERO) == 0 && self.shared.traffic.is_quiet()
+        let lines = (0..connections).map(|_| connect(&place.socket)).collect::<io::Result<_>>()?;
+        // From here on nobody else can connect. The thread that accepts ends with this, and says so in tiny_http's own log.
+        rustix::net::shutdown(&listener, rustix::net::Shutdown::Read)?;
+        Ok((server, lines))
     }
 }
 
-impl Drop for Server {
+impl Drop for ApiServer {
     fn drop(&mut self) {
-        self.shared.traffic.close();
-        self.shared.stopped.store(true, Ordering::SeqCst);
-        self.shared.wake_keeper();
-        for door in &self.doors {
-            door.crew.dismiss();
-            for _ in 0..self.threads.len() {
-                door.http.unblock();
-            }
+        self.stopped.store(true, Ordering::SeqCst);
+        for _ in &self.threads {
+            self.http.unblock();
         }
         for thread in self.threads.drain(..) {
             // A worker survives panics of handlers; one that died all the same has nothing to give back.
@@ -207,99 +66,86 @@ impl Drop for Server {
     }
 }
 
-/// Stack of a worker.
-const STACK: usize = 512 * 1024;
-/// How long nothing must have come before a drain is over.
-const QUIET: Duration = Duration::from_millis(50);
-/// How often the end of a drain is looked for.
-const POLL: Duration = Duration::from_millis(5);
-/// Longer than any line is left alone.
-const LONG: Duration = Duration::from_secs(3600);
-
-/// A worker's day.
-fn work(shared: &Arc<Shared>, http: &tiny_http::Server, crew: &Crew) {
-    crew.receive();
-    while !shared.stopped.load(Ordering::SeqCst) {
-        // An error says that somebody unblocked the workers, or that nothing is accepted any more; open connections go on.
-        if let Ok(request) = http.recv()
-            && attend(shared, request, crew) == Attended::AtLength
-        {
-            crew.receive();
-        }
-    }
+/// Opens a connection and has it answered once, so that it is known to be served whatever comes after it.
+fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let mut line = UnixStream::connect(socket)?;
+    line.set_read_timeout(Some(PATIENCE))?;
+    ask(&mut line)?;
+    line.set_read_timeout(None)?;
+    Ok(line)
 }
 
-/// What attending to a request came to.
-#[derive(PartialEq, Eq)]
-enum Attended {
-    /// It took no time; the worker still receives.
-    Briefly,
-    /// The worker has left its place among those that receive.
-    AtLength,
+/// Asks the server for its health.
+///
+/// # Errors
+/// When no answer comes within the timeout of the connection.
+pub fn ask(line: &mut UnixStream) -> io::Result<()> {
+    line.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")?;
+    let mut answer = Vec::new();
+    let mut piece = [0; 512];
+    // The body is one object and ends with the only brace.
+    while answer.last() != Some(&b'}') {
+        match line.read(&mut piece)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => answer.extend_from_slice(piece.get(..read).unwrap_or_default()),
+        }
+    }
+    Ok(())
 }
 
-/// Reads, routes and answers one request; then whatever calls have been waiting for this worker.
-fn attend(shared: &Arc<Shared>, http: tiny_http::Request, crew: &Crew) -> Attended {
-    let clock = &shared.api.mesh.inner.clock;
-    let start = clock.now();
-    let dice = &shared.api.mesh.inner.dice;
-    let fresh = || RequestId::from_roll(dice.roll(), dice.roll());
-    let mut exchange = Exchange::begin(http, &shared.traffic, fresh);
-    let mut attended = Attended::Briefly;
-    let mut at_length = || {
-        if attended == Attended::Briefly {
-            attended = Attended::AtLength;
-            crew.leave();
-        }
-    };
-    if exchange.is_to_be_waited_for() {
-        at_length();
-    }
-    let request = match exchange.read(shared.max_body) {
-        Ok(request) => request,
-        Err(error) => {
-            exchange.answer(&error.into());
-            return attended;
-        }
-    };
-    let answered = catch_unwind(AssertUnwindSafe(|| match shared.api.route(&request) {
-        Routed::Refused(answer) => Err(answer),
-        Routed::Here(route, captured) => {
-            at_length();
-            Err(shared.api.handle(route, &captured, &request))
-        }
-        Routed::Call => shared.api.call_of(&request),
-    }));
-    match answered {
-        Ok(Ok(call)) => {
-            drop(request);
-            let (patience, over) = shared.api.mesh.queue_patience(&call);
-            let service = call.service.clone();
-            match shared.desk.arrive(&service, start + patience, Waiting { exchange, call, start, over }) {
-                Arrival::Seated(waiting) => {
-                    at_length();
-                    make_calls(shared, service, waiting);
-                }
-                Arrival::Waits { unwatched: true } => shared.wake_keeper(),
-                Arrival::Waits { unwatched: false } => {}
-                Arrival::Full(waiting) => waiting.refuse(&shared.api.mesh, Cause::Overloaded(Limit::Workers)),
+/// A private directory with a socket in it; gone when it is no longer needed.
+struct Place {
+    directory: PathBuf,
+    socket: PathBuf,
+}
+
+impl Place {
+    fn new(api: &Api) -> io::Result<Self> {
+        let name = format!("weft-{:016x}", api.mesh.inner.dice.roll());
+        let mut refusal = io::Error::from(io::ErrorKind::NotFound);
+        // Wherever there is a place to write; a path for a socket must be short.
+        for parent in [std::env::temp_dir(), "/run".into(), "/dev/shm".into(), "/var/tmp".into()] {
+            let directory = parent.join(&name);
+            match std::fs::DirBuilder::new().mode(0o700).create(&directory) {
+                Ok(()) => return Ok(Self { socket: directory.join("api"), directory }),
+                Err(error) => refusal = error,
             }
         }
-        Ok(Err(answer)) => exchange.answer(&answer),
-        Err(panic) => exchange.answer(&panicked(&*panic)),
+        Err(refusal)
     }
-    attended
 }
 
-/// Makes a call, and after it those that have been waiting.
-fn make_calls(shared: &Arc<Shared>, service: ServiceName, waiting: Waiting) {
-    let mut next = Some((service, waiting));
-    while let Some((service, Waiting { exchange, call, start, .. })) = next {
-        let answer = catch_unwind(AssertUnwindSafe(|| shared.api.invoke(&call, start))).unwrap_or_else(|panic| panicked(&*panic));
-        // The seat is free before the answer is written: the client's next call finds it so.
-        next = shared.desk.leave(&service);
-        exchange.answer(&answer);
+impl Drop for Place {
+    fn drop(&mut self) {
+        // What cannot be removed is an empty directory that only we can read.
+        let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// A worker's day.
+fn work(api: &Api, http: &tiny_http::Server, stopped: &AtomicBool) {
+    while !stopped.load(Ordering::SeqCst) {
+        // An error says that somebody unblocked the workers, or that nothing is accepted any more; open connections go on.
+        if let Ok(request) = http.recv() {
+            attend(api, request);
+        }
+    }
+}
+
+/// Reads, routes and answers one request.
+fn attend(api: &Api, http: tiny_http::Request) {
+    let mut exchange = Exchange::begin(http);
+    let answered = catch_unwind(AssertUnwindSafe(|| {
+        let request = match exchange.read(&api.mesh.inner.dice) {
+            Ok(request) => request,
+            Err(error) => return error.into(),
+        };
+        match api.route(&request) {
+            Routed::Refused(answer) => answer,
+            Routed::Here(route, captured) => api.handle(route, &captured, &request),
+        }
+    }));
+    exchange.answer(&answered.unwrap_or_else(|panic| panicked(&*panic)));
 }
 
 /// A handler's panic: the log says what, the client only that.
@@ -308,17 +154,4 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Answer {
     let text = text.unwrap_or_else(|| "a panic".to_owned());
     log::error!("a handler panicked: {}", shown(&text));
     ApiError::Internal(text).into()
-}
-
-/// Answers the calls that have waited too long for a worker.
-fn keep_line(shared: &Arc<Shared>) {
-    let clock = &shared.api.mesh.inner.clock;
-    while !shared.stopped.load(Ordering::SeqCst) {
-        let (expired, next) = shared.desk.expire(clock.now());
-        for waiting in expired {
-            let over = waiting.over.clone();
-            waiting.refuse(&shared.api.mesh, over);
-        }
-        clock.park_until(next.unwrap_or_else(|| clock.now() + LONG));
-    }
 }

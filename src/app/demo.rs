@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::sample::Sample;
-use crate::api::{Address, Server};
 use crate::model::time::{Clock, SystemClock};
+use crate::server::{Address, Server};
 
 /// Time between two calls of `--traffic`.
 const PACE: Duration = Duration::from_millis(50);

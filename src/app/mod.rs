@@ -22,11 +22,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use simplelog::{ConfigBuilder, WriteLogger};
 
-use crate::api::{Server, StartError};
 use crate::config::{Arguments, Command, Config, ConfigError, usage};
 use crate::mesh::Mesh;
 use crate::outbound::BuildError;
 use crate::outbound::store::{Disk, StateError};
+use crate::server::{InvokeOn, Server, StartError};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -164,16 +164,19 @@ fn register_listed(mesh: &Mesh, config: &Config) {
 fn announce(config: &Config, server: &Server) {
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
     say!("weft {} listens on {}", env!("CARGO_PKG_VERSION"), addresses.join(" and "));
-    let calls = config.server.workers - config.server.reserved_workers;
     let registry = match config.general.state_dir.as_str() {
         "" => "registry in memory".to_owned(),
         directory => format!("registry in {directory}"),
     };
     let tls = if cfg!(feature = "tls") { "https to instances" } else { "no https to instances" };
-    say!(
-        "{} workers, of which {calls} make calls (blocking, with sleeping backoff); {registry}; {tls}; no tokens: whoever reaches it may use it",
-        config.server.workers
-    );
+    let calls = match config.server.invoke_on {
+        InvokeOn::Edge => "calls run in the event loops".to_owned(),
+        InvokeOn::Workers => {
+            let calls = config.server.workers - config.server.reserved_workers;
+            format!("/invoke runs on workers: {calls} of {} make calls (blocking, with sleeping backoff)", config.server.workers)
+        }
+    };
+    say!("{calls}; {registry}; {tls}; no tokens: whoever reaches it may use it");
 }
 
 /// Takes over a changed configuration. A bad one changes nothing and says why.

@@ -7,8 +7,8 @@ use lexopt::{Arg, Parser, ValueExt};
 use serde_json::{Map, Value};
 
 use super::{General, Sourced, keys_of};
-use crate::api;
 use crate::model::{closest, shown};
+use crate::server;
 
 /// What to do.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -158,7 +158,7 @@ fn text(value: OsString) -> Result<String, String> {
 
 /// All top-level settings with their defaults.
 fn all() -> Map<String, Value> {
-    let mut all = keys_of(&api::Config::default());
+    let mut all = keys_of(&server::Config::default());
     all.extend(keys_of(&General::default()));
     all
 }

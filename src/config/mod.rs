@@ -14,12 +14,12 @@ use serde_json::{Map, Value};
 
 pub use flags::{Arguments, Command, StateCommand, usage};
 
-use crate::api;
 use crate::contract::envelope;
 use crate::mesh::Settings;
 use crate::model::settings::{Setting, leaf, settings};
 use crate::model::{Invalid, Registration, ServiceName, closest, shown};
 use crate::policy::{self, Policy, upstreams};
+use crate::server;
 
 settings! {
     /// What concerns the program as a whole.
@@ -65,8 +65,8 @@ impl From<LogLevel> for log::LevelFilter {
 /// The whole configuration.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
-    /// The API server.
-    pub server: api::Config,
+    /// The server: both doors.
+    pub server: server::Config,
     /// The program as a whole.
     pub general: General,
     /// Which addresses instances may have.
@@ -99,7 +99,7 @@ impl std::error::Error for ConfigError {}
 impl Default for Config {
     fn default() -> Self {
         Self {
-            server: api::Config::default(),
+            server: server::Config::default(),
             general: General::default(),
             upstreams: upstreams::Config::default(),
             defaults: Value::Object(Map::new()),

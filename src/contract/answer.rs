@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::mesh::RegistryError;
 use crate::model::time::whole_ms;
-use crate::model::{CallError, Headers, InstanceId, Invalid, Limit, Reason, Reply};
+use crate::model::{CallError, Headers, InstanceId, Invalid, Limit, Reason, Reply, StaticAnswer};
 
 /// An answer, whole.
 #[derive(Clone, PartialEq, Debug)]
@@ -91,6 +91,18 @@ pub enum ApiError {
     WrongMethod(Vec<&'static str>),
     /// The body is larger than this.
     TooLarge(usize),
+    /// Not acceptable HTTP; says why.
+    Malformed(&'static str),
+    /// The head is too large.
+    HeadTooLarge,
+    /// The target is too long.
+    TargetTooLong,
+    /// Another version of HTTP.
+    Version,
+    /// What did not come in time.
+    Late(&'static str),
+    /// Something the mesh does not do.
+    Unsupported(&'static str),
     /// Refused as a browser's.
     Forbidden(&'static str),
     /// A limit is full.
@@ -117,7 +129,12 @@ impl ApiError {
     /// The word, and with it the status.
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::Bad(_) | Self::Registry(RegistryError::Invalid(_)) => Reason::BadRequest,
+            Self::Bad(_) | Self::Malformed(_) | Self::Registry(RegistryError::Invalid(_)) => Reason::BadRequest,
+            Self::HeadTooLarge => Reason::HeadersTooLarge,
+            Self::TargetTooLong => Reason::UriTooLong,
+            Self::Version => Reason::VersionNotSupported,
+            Self::Late(_) => Reason::RequestTimeout,
+            Self::Unsupported(_) => Reason::NotImplemented,
             Self::Registry(RegistryError::NotAllowed(_)) => Reason::UpstreamNotAllowed,
             Self::Registry(RegistryError::NotFound) | Self::NoSuchService(_) => Reason::NotFound,
             Self::Registry(RegistryError::Unavailable(_)) => Reason::RegistryUnavailable,
@@ -131,6 +148,21 @@ impl ApiError {
         }
     }
 
+    /// The limit that was full, if one was and it was no call that it refused.
+    pub const fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::Full(limit) | Self::Registry(RegistryError::Full(limit)) => Some(*limit),
+            _ => None,
+        }
+    }
+
+    const fn status(&self) -> u16 {
+        match self {
+            Self::Call(error) => error.status(),
+            _ => self.reason().status(),
+        }
+    }
+
     fn sentence(&self) -> String {
         match self {
             Self::Bad(fault) => fault.to_string(),
@@ -139,7 +171,12 @@ impl ApiError {
             Self::NoSuchService(name) => format!("no such service is registered: {}", crate::model::shown(name)),
             Self::WrongMethod(allowed) => format!("use {}", allowed.join(", ")),
             Self::TooLarge(limit) => format!("the body is larger than {limit} bytes"),
-            Self::Forbidden(why) => (*why).to_owned(),
+            Self::Malformed(why) => format!("not acceptable as HTTP/1.1: {why}"),
+            Self::HeadTooLarge => "the head of the request is too large, or has more than 100 fields".to_owned(),
+            Self::TargetTooLong => "the path and query of the request are too long".to_owned(),
+            Self::Version => "only HTTP/1.1 and HTTP/1.0 are spoken here".to_owned(),
+            Self::Late(what) => format!("{what} did not come in time"),
+            Self::Unsupported(why) | Self::Forbidden(why) => (*why).to_owned(),
             Self::Full(limit) => format!("the limit {} is reached", limit.setting()),
             Self::Draining => "the mesh is shutting down".to_owned(),
             Self::Internal(_) => "a fault in the mesh; its log says more".to_owned(),
@@ -147,8 +184,21 @@ impl ApiError {
     }
 }
 
+/// The answer a route gives in place of a failure, which its header fields tell all the same.
+fn fallback(answer: &StaticAnswer, error: &CallError) -> Answer {
+    let StaticAnswer { status, headers, body } = answer.clone();
+    let mut answer = Answer { status, headers, body }.with("x-mesh-reason", error.reason().word()).with("x-mesh-fallback", "true");
+    answer.headers.push_number("x-mesh-attempts", u64::from(error.attempts));
+    answer
+}
+
 impl From<ApiError> for Answer {
     fn from(error: ApiError) -> Self {
+        if let ApiError::Call(error) = &error
+            && let Some(answer) = &error.fallback
+        {
+            return fallback(answer, error);
+        }
         let reason = error.reason();
         let mut body = ErrorBody { error: error.sentence(), reason: reason.word(), ..ErrorBody::default() };
         let mut headers = Headers::with_room(8);
@@ -160,6 +210,7 @@ impl From<ApiError> for Answer {
                 body.service = Some(call.service.as_str());
                 body.attempts = Some(call.attempts);
                 body.upstream_status = call.upstream_status();
+                body.limit = call.limit().map(Limit::setting);
                 body.instance = call.instance.as_ref().map(InstanceId::as_str);
                 let how = "may have been processed; send idempotent:true or an Idempotency-Key to allow retries";
                 body.retry_skipped = call.retry_skipped.map(|method| format!("{method} {how}"));
@@ -187,12 +238,18 @@ impl From<ApiError> for Answer {
             ApiError::Registry(RegistryError::NotAllowed(_) | RegistryError::NotFound)
             | ApiError::NoSuchService(_)
             | ApiError::TooLarge(_)
+            | ApiError::Malformed(_)
+            | ApiError::HeadTooLarge
+            | ApiError::TargetTooLong
+            | ApiError::Version
+            | ApiError::Late(_)
+            | ApiError::Unsupported(_)
             | ApiError::Forbidden(_)
             | ApiError::Internal(_) => {}
         }
         // Text and numbers can always be written.
         let body = serde_json::to_vec(&body).unwrap_or_default();
-        Self { status: reason.status(), headers, body }
+        Self { status: error.status(), headers, body }
     }
 }
 
@@ -244,6 +301,7 @@ mod tests {
             retry_skipped: None,
             budget_exhausted: false,
             not_sent: false,
+            fallback: None,
         }
     }
 

@@ -10,6 +10,7 @@ use crate::model::{
     AdminState, Call, Endpoint, Headers, HealthTarget, InstanceId, Invalid, Method, Registration, Scheme, ServiceName, TRACE_CONTEXT,
     Weight, shown,
 };
+use crate::policy::breaker::Order;
 
 /// `POST /register`.
 ///
@@ -145,6 +146,14 @@ pub fn weight(body: &[u8]) -> Result<Weight, Invalid> {
     Weight::new(Fields::parse(body)?.required("weight")?)
 }
 
+/// `PUT /services/{name}/breaker`.
+///
+/// # Errors
+/// [`Invalid`] naming the field.
+pub fn breaker(body: &[u8]) -> Result<Order, Invalid> {
+    Fields::parse(body)?.required("state")
+}
+
 /// `PUT /services/{name}/policy`: any JSON object.
 ///
 /// # Errors
@@ -165,7 +174,8 @@ mod tests {
             fields.push(name, value);
         }
         let (method, target) = ("POST".into(), "/invoke".to_owned());
-        Request { method, target, headers: fields, body: body.as_bytes().to_vec(), peer: None, id: RequestId::from_roll(1, 2) }
+        let body = body.as_bytes().to_vec();
+        Request { method, target, headers: fields, body, peer: None, id: RequestId::from_roll(1, 2), waited: Duration::ZERO }
     }
 
     #[test]
@@ -269,6 +279,9 @@ mod tests {
     fn states_and_weights_are_read() {
         assert_eq!(state(br#"{"state":"drain","reason":"deploy"}"#).expect("valid"), (AdminState::Drain, Some("deploy".to_owned())));
         assert_eq!(state(br#"{"state":"gone"}"#).expect_err("unknown").field, "state");
+        assert_eq!(breaker(br#"{"state":"forced_open"}"#), Ok(Order::ForcedOpen));
+        let unknown = breaker(br#"{"state":"open"}"#).expect_err("unknown");
+        assert!(unknown.field == "state" && unknown.why.contains("`forced_open`, `disabled`, `auto`, `reset`"), "{unknown}");
         assert_eq!(weight(br#"{"weight":7}"#).expect("valid").get(), 7);
     }
 }

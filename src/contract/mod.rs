@@ -4,5 +4,8 @@ pub mod answer;
 pub mod browser;
 pub mod envelope;
 mod fields;
+pub mod handover;
+pub mod paths;
 pub mod request;
 pub mod router;
+pub mod wire;

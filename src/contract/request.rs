@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use crate::model::{Caller, Headers, RequestId};
+use crate::model::{Caller, Headers, Invalid, RequestId, shown};
 
 /// A request, its body read whole.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct Request {
     pub peer: Option<IpAddr>,
     /// The caller's id for it if it sent a valid one, else a new one.
     pub id: RequestId,
+    /// How long it has waited for a worker.
+    pub waited: Duration,
 }
 
 impl Request {
@@ -49,6 +52,31 @@ impl Request {
     pub fn caller(&self) -> Caller {
         Caller { name: None, address: self.peer }
     }
+}
+
+/// The longest a long poll may wait.
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// What a long poll asks for: the index it has seen, and how long it waits for another. `None`: it does not wait.
+///
+/// # Errors
+/// [`Invalid`] naming the parameter.
+pub fn watch(request: &Request) -> Result<Option<(u64, Duration)>, Invalid> {
+    let Some(seen) = request.parameter("index") else { return Ok(None) };
+    let seen = seen.parse().map_err(|_| Invalid::new("index", format!("{} is not a number", shown(&seen))))?;
+    let wait = request.parameter("wait").map_or(Ok(MAX_WAIT), |text| duration(&text))?.min(MAX_WAIT);
+    Ok(Some((seen, wait)))
+}
+
+/// `30s`, `500ms` or plain seconds.
+pub(super) fn duration(text: &str) -> Result<Duration, Invalid> {
+    let fault = || Invalid::new("wait", format!("{} is not a time such as 30s or 500ms", shown(text)));
+    let (number, unit): (&str, fn(u64) -> Duration) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(number), _) => (number, Duration::from_millis),
+        (None, Some(number)) => (number, Duration::from_secs),
+        (None, None) => (text, Duration::from_secs),
+    };
+    number.parse().map(unit).map_err(|_| fault())
 }
 
 /// `text` percent-decoded, with `+` as a space; what is malformed stays as it is.
@@ -88,11 +116,21 @@ mod tests {
             body: Vec::new(),
             peer: None,
             id: RequestId::from_roll(0, 0),
+            waited: Duration::ZERO,
         };
         assert_eq!(request.path(), "/services");
         assert_eq!(request.parameter("metadata.region").as_deref(), Some("us-east 1"));
         assert_eq!(request.parameter("healthy").as_deref(), Some("true"));
         assert_eq!(request.parameter("x").as_deref(), Some(""));
         assert_eq!(request.parameter("bad").as_deref(), Some("%zz%4"));
+    }
+    #[test]
+    fn waits_are_read_with_and_without_a_unit() {
+        for (text, ms) in [("30s", 30_000), ("500ms", 500), ("2", 2_000), ("0", 0)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "s", "-1s", "1m", "1.5s"] {
+            assert_eq!(duration(text).expect_err(text).field, "wait");
+        }
     }
 }

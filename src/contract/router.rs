@@ -33,6 +33,7 @@ pub enum Handler {
     Policy,
     PatchPolicy,
     ResetPolicy,
+    SetBreaker,
     Events,
     Config,
     Health,
@@ -70,6 +71,7 @@ pub const ROUTES: &[Route] = &[
     row("GET", "/services/{name}/policy", Scope::Read, Handler::Policy),
     row("PUT", "/services/{name}/policy", Scope::Admin, Handler::PatchPolicy),
     row("DELETE", "/services/{name}/policy", Scope::Admin, Handler::ResetPolicy),
+    row("PUT", "/services/{name}/breaker", Scope::Admin, Handler::SetBreaker),
     row("DELETE", "/services/{name}/{id}", Scope::Register, Handler::DeregisterByPath),
     row("PUT", "/services/{name}/{id}/heartbeat", Scope::Register, Handler::Heartbeat),
     row("PUT", "/services/{name}/{id}/state", Scope::Admin, Handler::SetState),
@@ -181,6 +183,7 @@ mod tests {
                     | Handler::SetWeight
                     | Handler::PatchPolicy
                     | Handler::ResetPolicy
+                    | Handler::SetBreaker
                     | Handler::Invoke
             );
             assert!(!(changes && route.method == "GET"), "{}", route.pattern);

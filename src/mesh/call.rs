@@ -1,7 +1,10 @@
 //! The life of a call, whole, on one page.
 //!
 //! ```text
-//! start ─▶ enter: slot, breaker permit, instance ──┬─▶ Send ─▶ head ─▶ body_end ─┬─▶ Done
+//! start ─▶ route: held up, failed? ─▶ Wait
+//!   │                                  │
+//!   ▼                                  ▼
+//! enter: rate, slot, breaker permit, instance ─────┬─▶ Send ─▶ head ─▶ body_end ─┬─▶ Done
 //!            │ full                                │    │ failed                 │ retry?
 //!            ▼                                     │    ▼                        ▼
 //!          Queued ─ woken ─────────────────────────┘   retry? ──────────▶ Wait ─▶ again: next instance ─▶ Send
@@ -14,115 +17,51 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cluster::{Admission, Cluster, Entry, InFlight};
-use super::member::Member;
+use super::Running;
+use super::cluster::{Admission, Cluster, Entry, InFlight, Showed};
+pub use super::meta::{CallMeta, Mode};
+use super::pick::Ask;
 use super::queue::{Ticket, Wake};
-use crate::model::{Call, CallError, Cause, ConnectFailure, Failure, Headers, Limit, Method, RequestId, ServiceName};
+pub use super::report::{AttemptReport, Attempts, End, Report};
+pub use super::step::{Attempt, Step, Verdict};
+use crate::model::time::Chances;
+use crate::model::{CallError, Cause, ConnectFailure, Failure, Fields, Limit, Method, RequestId, ServiceName};
 use crate::policy::Policy;
+use crate::policy::balance::Draw;
 use crate::policy::classify::{Again, Event, Meaning, Outcome, classify};
-use crate::policy::retry::Budget;
-use crate::policy::timeout::{Deadline, FLOOR};
-
-/// What to do next.
-pub enum Step {
-    /// Send the request to this instance, now; then report `head` or `failed`.
-    Send(Attempt),
-    /// No slot is free: step again when woken, or at `until`.
-    Queued {
-        /// When waiting is over.
-        until: Instant,
-    },
-    /// Wait before the next attempt: step again at `until`.
-    Wait {
-        /// When to go on.
-        until: Instant,
-    },
-    /// The call is over: deliver the answer that was collected or streamed, or this error.
-    Done(Box<End>),
-}
-
-/// One request to send.
-#[derive(Clone)]
-pub struct Attempt {
-    /// To whom.
-    pub member: Arc<Member>,
-    /// Which attempt of the call this is; the first is 1.
-    pub number: u32,
-    /// Time for connecting, over all addresses.
-    pub connect: Duration,
-    /// Time for the whole attempt.
-    pub timeout: Duration,
-    /// What is left of the whole call, for the instance to know.
-    pub left: Duration,
-    /// Use no kept-alive connection: one has just turned out to be closed.
-    pub fresh: bool,
-}
-
-/// What to do with an answer whose head has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    /// Read the whole body, keep it, then report `body_end`; it is delivered once it is whole.
-    Collect,
-    /// Pass it on as it comes, then report `body_end`.
-    Deliver,
-    /// Throw it away and step again: there will be another attempt, or the call has failed.
-    Discard,
-}
-
-/// How a driver hands the answer on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
-    /// Whole, so that a broken answer can still be retried or refused. A failing status is an error.
-    Collect,
-    /// As it comes. The last answer is passed on whatever its status.
-    Stream,
-}
-
-/// How a call ended.
-pub struct End {
-    /// `Ok`: deliver the answer.
-    pub result: Result<(), CallError>,
-    /// What there is to count and to log.
-    pub report: Report,
-}
-
-/// A call in retrospect.
-pub struct Report {
-    /// The attempts in order.
-    pub attempts: Vec<AttemptReport>,
-    /// From start to end.
-    pub took: Duration,
-}
-
-/// An attempt in retrospect.
-#[derive(Clone)]
-pub struct AttemptReport {
-    /// Which instance.
-    pub member: Arc<Member>,
-    /// From sending to the end.
-    pub took: Duration,
-    /// The status of the answer, if one came.
-    pub status: Option<u16>,
-}
+use crate::policy::retry::{self, Budget};
+use crate::policy::route::Decision;
+use crate::policy::timeout::{self, Deadline, FLOOR};
 
 /// The machine.
 pub struct CallMachine {
     cluster: Arc<Cluster>,
     policy: Arc<Policy>,
+    /// What the routes have decided.
+    decision: Decision,
+    is_mirror: bool,
     mode: Mode,
     wake: Wake,
-    service: ServiceName,
+    /// Counts the call as running.
+    running: Running,
     method: Method,
     request_id: RequestId,
     idempotent: bool,
     max_retries: u32,
+    /// The hash of what consistent hashing and sticky splits go by.
+    key: Option<u64>,
+    /// The hash by which its caller is told apart.
+    caller: u64,
+    chances: Chances,
     start: Instant,
     deadline: Deadline,
     state: State,
     admission: Option<Admission>,
     /// The attempts so far, the one under way included.
-    attempts: Vec<AttemptReport>,
+    attempts: Attempts,
     retries: u32,
+    /// The request can be sent again: no part of its body is gone.
+    replayable: bool,
     stale_retry_used: bool,
     retry_skipped: bool,
     budget_exhausted: bool,
@@ -135,6 +74,8 @@ pub struct CallMachine {
 }
 
 enum State {
+    New,
+    HeldUp(Instant),
     Entering(Option<(Ticket, Instant)>),
     Sent(Flight),
     Answered(Flight, Meaning, u16),
@@ -154,28 +95,47 @@ struct Flight {
     connect_cut_short_by_caller: bool,
     /// Its time is what the deadline of the call leaves.
     cut_short: bool,
+    /// How long the head of its answer took, once it has come.
+    answered_after: Option<Duration>,
+}
+
+impl Flight {
+    /// What it shows of its instance, being over.
+    fn showed(&self, meaning: &Meaning, unreachable: bool, now: Instant) -> Showed {
+        let took = self.answered_after.unwrap_or_else(|| now.saturating_duration_since(self.began));
+        Showed { outcome: meaning.instance, unreachable, latency: meaning.latency(took) }
+    }
 }
 
 impl CallMachine {
-    /// A new call. It does nothing before the first [`step`](Self::step).
-    pub(super) fn start(cluster: Arc<Cluster>, call: &Call, request_id: RequestId, mode: Mode, wake: Wake, now: Instant) -> Self {
-        let policy = cluster.policy();
-        let retry = &policy.retry;
-        let max_retries = if call.is_retry || !Budget::is_possible(retry) { 0 } else { retry.max_retries };
+    /// A new call. It does nothing before the first [`step`](Self::step). `roll` is all the chance it will need.
+    pub(super) fn start(cluster: Arc<Cluster>, meta: CallMeta<'_>, roll: u64, running: Running, wake: Wake, now: Instant) -> Self {
+        let (policy, mut chances) = (cluster.policy(), Chances::of(roll));
+        let (key, caller) = (meta.key(&policy), meta.caller_key(&policy));
+        let decision = meta.decide(&policy, key, &mut chances);
+        let route = decision.route.as_deref();
+        let retry = route.and_then(|route| route.retry.as_ref()).unwrap_or(&policy.retry);
+        let timeouts = route.and_then(|route| route.timeouts.as_ref()).unwrap_or(&policy.timeouts);
+        let max_retries = if meta.is_retry || !Budget::is_possible(&policy.retry) { 0 } else { retry.max_retries };
         Self {
-            mode,
+            mode: meta.mode,
             wake,
-            service: call.service.clone(),
-            method: call.method,
-            request_id,
-            idempotent: call.is_idempotent() || retry.non_idempotent,
-            max_retries: call.max_retries.map_or(max_retries, |most| most.min(max_retries)),
+            running,
+            method: meta.method,
+            idempotent: meta.idempotent || retry.non_idempotent,
+            max_retries: meta.max_retries.map_or(max_retries, |most| most.min(max_retries)),
+            request_id: meta.request_id,
+            key,
+            caller,
+            chances,
+            is_mirror: meta.is_mirror,
             start: now,
-            deadline: Deadline::new(&policy.timeouts, call.timeout, now),
-            state: State::Entering(None),
+            deadline: Deadline::new(timeouts, meta.timeout, now),
+            state: State::New,
             admission: None,
-            attempts: Vec::with_capacity(1),
+            attempts: Attempts::default(),
             retries: 0,
+            replayable: true,
             stale_retry_used: false,
             retry_skipped: false,
             budget_exhausted: false,
@@ -183,6 +143,7 @@ impl CallMachine {
             hurried: false,
             counted: false,
             last: None,
+            decision,
             cluster,
             policy,
         }
@@ -192,6 +153,19 @@ impl CallMachine {
     pub fn step(&mut self, now: Instant) -> Step {
         loop {
             match std::mem::replace(&mut self.state, State::Over) {
+                // A fault that a route injects comes first.
+                State::New => self.state = State::HeldUp(self.decision.delay.map_or(now, |delay| self.start + delay)),
+                State::HeldUp(until) if now < until && !self.hurried && now < self.deadline.end() => {
+                    let until = until.min(self.deadline.end());
+                    self.state = State::HeldUp(until);
+                    return Step::Wait { until };
+                }
+                State::HeldUp(_) => {
+                    self.state = match self.decision.abort {
+                        Some(status) => State::Ended(Err(Cause::FaultInjected(status))),
+                        None => State::Entering(None),
+                    };
+                }
                 State::Entering(waiting) => {
                     if let Some(step) = self.ask(waiting, now, State::Entering) {
                         return step;
@@ -207,7 +181,7 @@ impl CallMachine {
                     return Step::Wait { until };
                 }
                 State::Waiting(_) => self.state = State::Again(None),
-                State::Ended(result) => return Step::Done(Box::new(self.end(result, now))),
+                State::Ended(result) => return Step::Done(self.end(result, now)),
                 // Stepping while an attempt is under way means that the driver has given it up; so it has after the end.
                 State::Sent(_) | State::Answered(..) | State::Over => self.state = State::Ended(Err(Cause::Reset)),
             }
@@ -215,17 +189,19 @@ impl CallMachine {
     }
 
     /// The head of the answer has come.
-    pub fn head(&mut self, status: u16, headers: &Headers, now: Instant, roll: u64) -> Verdict {
-        let Some(flight) = self.sent() else { return Verdict::Discard };
+    pub fn head(&mut self, status: u16, headers: &dyn Fields, now: Instant, roll: u64) -> Verdict {
+        let Some(mut flight) = self.sent() else { return Verdict::Discard };
+        flight.answered_after = Some(now.saturating_duration_since(flight.began));
         self.not_sent = false;
-        let meaning = classify(&Event::Answer(status, headers), &self.policy.retry, flight.cut_short_by_caller);
+        let meaning = classify(&Event::Answer(status, headers), self.retry(), flight.cut_short_by_caller);
         if let Some(until) = self.retry_at(&meaning, false, now, roll) {
             self.last = Some((Cause::Status(status), meaning.call));
-            self.attempt_over(flight, meaning.instance, false, Some(status), now);
+            self.attempt_over(flight, &meaning, false, Some(status), now);
             self.state = State::Waiting(until);
             return Verdict::Discard;
         }
-        if !meaning.deliverable && self.mode == Mode::Collect {
+        let has_better = self.decision.route.as_ref().is_some_and(|route| route.fallback.is_some());
+        if !meaning.deliverable && (self.mode == Mode::Collect || has_better) {
             self.finish(flight, &meaning, false, Some(status), Err(Cause::Status(status)), now);
             return Verdict::Discard;
         }
@@ -254,6 +230,36 @@ impl CallMachine {
         if let Some(flight) = self.sent() {
             self.attempt_failed(flight, failure, None, true, now, roll);
         }
+    }
+
+    /// Part of the request's body is gone, so that it cannot be sent again from now on.
+    pub const fn body_is_gone(&mut self) {
+        self.replayable = false;
+    }
+
+    /// The service that is called.
+    pub fn service(&self) -> &ServiceName {
+        &self.cluster.name
+    }
+
+    /// The id of the call.
+    pub const fn request_id(&self) -> &RequestId {
+        &self.request_id
+    }
+
+    /// The settings it goes by.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The times it goes by: those of its route, else those of the service.
+    pub fn timeouts(&self) -> &timeout::Config {
+        self.decision.route.as_ref().and_then(|route| route.timeouts.as_ref()).unwrap_or(&self.policy.timeouts)
+    }
+
+    /// The retries it goes by: those of its route, else those of the service.
+    pub fn retry(&self) -> &retry::Config {
+        self.decision.route.as_ref().and_then(|route| route.retry.as_ref()).unwrap_or(&self.policy.retry)
     }
 
     /// The mesh is shutting down: waits between attempts are skipped from now on.
@@ -288,10 +294,12 @@ impl CallMachine {
             self.give_up(cause, now);
             return None;
         }
+        let chance = self.chances.next();
+        let ask = self.asks(chance);
         let entry = if self.admission.is_some() {
-            self.cluster.again(ticket, &self.tried(), &self.wake, now)
+            self.cluster.again(ticket, &ask, &self.wake, now)
         } else {
-            self.cluster.enter(ticket, &self.wake, now)
+            self.cluster.enter(ticket, &ask, self.caller, &self.wake, now)
         };
         match entry {
             Entry::Go(admission, slot) => {
@@ -321,26 +329,31 @@ impl CallMachine {
             None => (cause, Outcome::Excluded),
         };
         if let Some(mut admission) = self.admission.take() {
-            self.cluster.settle(None, Some((&mut admission, outcome)), Some(now));
+            self.cluster.settle(None, Some((&mut admission, outcome, self.took(now))), Some(now));
         }
         self.state = State::Ended(Err(cause));
     }
 
     fn send(&mut self, slot: InFlight, now: Instant) -> Attempt {
-        let timeouts = &self.policy.timeouts;
+        let timeouts = self.timeouts();
         let (timeout, cut_short_by_caller) = self.deadline.attempt(timeouts, now);
         let connect_cut_short_by_caller = cut_short_by_caller && timeout < timeouts.connect_ms.duration();
         let attempt = Attempt {
             member: Arc::clone(&slot.member),
-            number: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX).saturating_add(1),
+            number: self.attempts.count().saturating_add(1),
             connect: timeouts.connect_ms.duration().min(timeout),
             timeout,
             left: self.deadline.left(now),
             fresh: self.stale_retry_used,
+            endpoint: self.decision.endpoint.clone(),
+            changes: self.decision.route.as_ref().and_then(|route| route.changes.clone()),
+            mirror: self.decision.mirror.clone().filter(|_| self.attempts.count() == 0),
+            is_mirror: self.is_mirror,
         };
-        self.attempts.push(AttemptReport { member: Arc::clone(&slot.member), took: Duration::ZERO, status: None });
         let cut_short = timeout < timeouts.attempt_ms.duration();
-        self.state = State::Sent(Flight { slot, began: now, cut_short_by_caller, connect_cut_short_by_caller, cut_short });
+        self.attempts.push(AttemptReport { member: Arc::clone(&slot.member), took: Duration::ZERO, status: None });
+        self.state =
+            State::Sent(Flight { slot, began: now, cut_short_by_caller, connect_cut_short_by_caller, cut_short, answered_after: None });
         attempt
     }
 
@@ -350,14 +363,14 @@ impl CallMachine {
         let unreachable = matches!(failure, Failure::Connect(_) | Failure::Timeout);
         let connect = matches!(failure, Failure::Connect(_));
         let cut_short = if connect { flight.connect_cut_short_by_caller } else { flight.cut_short_by_caller };
-        let meaning = classify(&Event::Failed(&failure), &self.policy.retry, cut_short);
+        let meaning = classify(&Event::Failed(&failure), self.retry(), cut_short);
         if again {
             let at_once = stale && !self.stale_retry_used;
             self.stale_retry_used |= stale;
             let until = if at_once { self.free_retry(&meaning, now) } else { self.retry_at(&meaning, connect, now, roll) };
             if let Some(until) = until {
                 self.last = Some((failure.into(), meaning.call));
-                self.attempt_over(flight, meaning.instance, unreachable, status, now);
+                self.attempt_over(flight, &meaning, unreachable, status, now);
                 self.state = State::Waiting(until);
                 return;
             }
@@ -372,24 +385,24 @@ impl CallMachine {
 
     /// When to try again because a kept-alive connection had been closed: at once, without asking the budget, once per call.
     fn free_retry(&mut self, meaning: &Meaning, now: Instant) -> Option<Instant> {
-        let allowed = self.is_allowed(meaning) && self.deadline.left(now) >= FLOOR;
+        let allowed = self.replayable && self.is_allowed(meaning) && self.deadline.left(now) >= FLOOR;
         allowed.then_some(now)
     }
 
     /// When to try again, if at all. `connect`: no connection could be made.
     fn retry_at(&mut self, meaning: &Meaning, connect: bool, now: Instant, roll: u64) -> Option<Instant> {
         let trial = self.admission.as_ref().is_some_and(Admission::is_trial);
-        if meaning.again == Again::Never || trial || self.retries >= self.max_retries || !self.is_allowed(meaning) {
+        if meaning.again == Again::Never || !self.replayable || trial || self.retries >= self.max_retries || !self.is_allowed(meaning) {
             return None;
         }
-        let outlook = self.cluster.outlook(&self.tried(), now);
+        let outlook = self.cluster.outlook(&self.asks(0), now);
         if outlook.circuit_open {
             return None;
         }
         let wait = match meaning.retry_after {
             Some(asked) => asked,
             None if connect && outlook.untried => Duration::ZERO,
-            None => self.policy.retry.delay(self.retries + 1, roll),
+            None => self.retry().delay(self.retries + 1, roll),
         };
         if self.deadline.left(now) < wait.saturating_add(FLOOR) {
             return None;
@@ -402,9 +415,9 @@ impl CallMachine {
         Some(now + wait)
     }
 
-    /// Whether an attempt was made at a member.
-    fn tried(&self) -> impl Fn(&Arc<Member>) -> bool {
-        |member| self.attempts.iter().any(|attempt| Arc::ptr_eq(&attempt.member, member))
+    /// What it wants of a pick.
+    fn asks(&self, chance: u64) -> Ask<'_> {
+        Ask { tried: &self.attempts, subset: self.decision.subset(), draw: Draw { chance, key: self.key } }
     }
 
     /// Whether the request may be sent again as far as its safety goes; remembers when that is what forbids it.
@@ -436,16 +449,18 @@ impl CallMachine {
             (Err(Cause::DeadlineExceeded), Outcome::Excluded) => self.last.take().map_or(Outcome::Excluded, |(_, outcome)| outcome),
             (_, outcome) => outcome,
         };
-        let mut admission = self.admission.take();
-        let attempt = Some((&mut flight.slot, meaning.instance, unreachable));
-        self.cluster.settle(attempt, admission.as_mut().map(|admission| (admission, call)), Some(now));
+        let (mut admission, took) = (self.admission.take(), self.took(now));
+        let showed = flight.showed(meaning, unreachable, now);
+        let attempt = Some((&mut flight.slot, showed));
+        self.cluster.settle(attempt, admission.as_mut().map(|admission| (admission, call, took)), Some(now));
         self.state = State::Ended(result);
     }
 
     /// An attempt is over, but not the call.
-    fn attempt_over(&mut self, mut flight: Flight, outcome: Outcome, unreachable: bool, status: Option<u16>, now: Instant) {
-        self.count(&flight, outcome, status, now);
-        self.cluster.settle(Some((&mut flight.slot, outcome, unreachable)), None, Some(now));
+    fn attempt_over(&mut self, mut flight: Flight, meaning: &Meaning, unreachable: bool, status: Option<u16>, now: Instant) {
+        self.count(&flight, meaning.instance, status, now);
+        let showed = flight.showed(meaning, unreachable, now);
+        self.cluster.settle(Some((&mut flight.slot, showed)), None, Some(now));
     }
 
     fn count(&mut self, flight: &Flight, outcome: Outcome, status: Option<u16>, now: Instant) {
@@ -461,25 +476,33 @@ impl CallMachine {
         }
     }
 
+    fn took(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.start)
+    }
+
     fn end(&mut self, result: Result<(), Cause>, now: Instant) -> End {
         self.admission = None;
-        let took = now.saturating_duration_since(self.start);
+        let took = self.took(now);
+        let fallback = self.decision.route.as_ref().and_then(|route| route.fallback.clone());
         // A driver that steps on after the end learns nothing new, and nothing is counted again.
         if !std::mem::replace(&mut self.counted, true) {
+            self.running.count(result.is_ok(), took);
             match &result {
                 Ok(()) => self.cluster.counters.delivered(took),
                 Err(cause) => self.cluster.counters.failed(cause, took),
             }
+            self.cluster.counters.decided(self.decision.delay.is_some(), result.is_err() && fallback.is_some());
         }
         let attempts = std::mem::take(&mut self.attempts);
         let result = result.map_err(|cause| CallError {
-            service: self.service.clone(),
-            attempts: u32::try_from(attempts.len()).unwrap_or(u32::MAX),
+            service: self.cluster.name.clone(),
+            attempts: attempts.count(),
             instance: attempts.last().map(|attempt| attempt.member.id.clone()),
             request_id: self.request_id.clone(),
             retry_skipped: self.retry_skipped.then_some(self.method),
             budget_exhausted: self.budget_exhausted,
             not_sent: self.not_sent,
+            fallback,
             cause,
         });
         End { result, report: Report { attempts, took } }

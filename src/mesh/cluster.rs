@@ -9,15 +9,17 @@ use std::time::{Duration, Instant};
 
 use super::member::Member;
 use super::membership::next_index;
+use super::pick::{Ask, Pick};
 use super::queue::{Queue, Ticket, Wake};
 use super::seat::{Seat, Unavailable};
 use crate::model::sync::Locked;
 use crate::model::{Cause, InstanceId, Limit, ServiceName};
 use crate::policy::Policy;
-use crate::policy::balance::Candidate;
+use crate::policy::balance::{Candidate, Ewma};
 use crate::policy::breaker::{Breaker, Permit, Refused, Transition};
 use crate::policy::classify::Outcome;
 use crate::policy::outlier::may_be_ejected;
+use crate::policy::rate::{Limited, Limiter};
 use crate::policy::retry::Budget;
 use crate::telemetry::counters::ServiceCounters;
 use crate::telemetry::events::{Events, Kind};
@@ -42,6 +44,7 @@ pub(super) struct State {
     pub(super) seats: Vec<Seat>,
     pub(super) breaker: Breaker,
     pub(super) budget: Budget,
+    limiter: Limiter,
     /// Calls that hold a slot.
     pub(super) in_flight: u32,
     pub(super) queue: Queue,
@@ -51,8 +54,14 @@ pub(super) struct State {
     pub(super) watchers: Vec<Wake>,
     /// The last instance has gone; whoever still holds this cluster must look again.
     pub(super) closed: bool,
+    /// Somebody is ejected whose return has not been noticed.
+    pub(super) some_ejected: bool,
+    /// So few instances are healthy that health is ignored.
+    pub(super) panicking: bool,
+    /// What has changed and is to be said once the lock is left.
+    pub(super) told: Vec<Told>,
     /// Reused by every pick.
-    candidates: Vec<Candidate>,
+    pub(super) candidates: Vec<Candidate>,
 }
 
 /// A call's slot and its leave from the circuit breaker; given back when dropped, as an outcome that says nothing.
@@ -72,7 +81,7 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         if !self.returned {
-            self.cluster.clone().settle(None, Some((self, Outcome::Excluded)), None);
+            self.cluster.clone().settle(None, Some((self, Outcome::Excluded, Duration::ZERO)), None);
         }
     }
 }
@@ -90,13 +99,29 @@ pub(super) struct InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         if !self.returned {
-            self.cluster.clone().settle(Some((self, Outcome::Excluded, false)), None, None);
+            self.cluster.clone().settle(Some((self, Showed::NOTHING)), None, None);
         }
     }
 }
 
-/// Says whether a call has tried a member.
-pub(super) type Tried<'a> = &'a dyn Fn(&Arc<Member>) -> bool;
+/// A change: its kind, the instance it is about, and what happened.
+pub(super) type Told = (Kind, Option<InstanceId>, String);
+
+/// What an attempt showed of its instance.
+#[derive(Clone, Copy)]
+pub(super) struct Showed {
+    /// For its ejection.
+    pub(super) outcome: Outcome,
+    /// It could not be reached, or not in time.
+    pub(super) unreachable: bool,
+    /// What the attempt counts as for strategies that go by latency.
+    pub(super) latency: Option<Duration>,
+}
+
+impl Showed {
+    /// Nothing.
+    const NOTHING: Self = Self { outcome: Outcome::Excluded, unreachable: false, latency: None };
+}
 
 /// What asking for a slot, or for the next instance, comes to.
 pub(super) enum Entry {
@@ -131,11 +156,15 @@ impl Cluster {
             seats: Vec::new(),
             breaker: Breaker::default(),
             budget,
+            limiter: Limiter::default(),
             in_flight: 0,
             queue: Queue::default(),
             index: next_index(&indices),
             watchers: Vec::new(),
             closed: false,
+            some_ejected: false,
+            panicking: false,
+            told: Vec::new(),
             candidates: Vec::new(),
         };
         Self { name, counters: ServiceCounters::default(), events, indices, state: Locked::new(state) }
@@ -152,14 +181,16 @@ impl Cluster {
 
     // --- calls ---
 
-    /// A new call asks for a slot, for leave from the breaker, and for an instance, all at once. `ticket`: it has been waiting.
-    pub(super) fn enter(self: &Arc<Self>, ticket: Option<Ticket>, wake: &Wake, now: Instant) -> Entry {
+    /// A new call of `caller` asks for a slot, for leave from the breaker, and for an instance, all at once. `ticket`: it has been waiting.
+    pub(super) fn enter(self: &Arc<Self>, ticket: Option<Ticket>, ask: &Ask<'_>, caller: u64, wake: &Wake, now: Instant) -> Entry {
         let mut transition = None;
         let mut next = None;
-        let entry = self.state.with(|state| {
+        let mut enter = |state: &mut State| {
             if ticket.is_none() {
-                let policy = Arc::clone(&state.policy);
-                state.budget.deposit(&policy.retry, now);
+                if let Err(Limited { limit, retry_after }) = state.limiter.admit(&state.policy.rate_limit, caller, now) {
+                    return Entry::Refused(Cause::RateLimited { limit, retry_after });
+                }
+                state.budget.deposit(&state.policy.retry, now);
             }
             if !state.queue.is_turn_of(ticket) || state.in_flight >= state.policy.limits.max_in_flight {
                 return state.queue_up(ticket, wake, false);
@@ -170,7 +201,7 @@ impl Cluster {
                 Ok(permit) => permit,
                 Err(Refused { retry_after }) => return state.refuse(ticket, Cause::CircuitOpen { retry_after }, &mut next),
             };
-            match state.pick(&|_| false, now) {
+            match state.pick(ask, now) {
                 Pick::Seat(seat, member) => {
                     state.in_flight += 1;
                     state.leave_queue(ticket, &mut next);
@@ -178,39 +209,41 @@ impl Cluster {
                     Entry::Go(Some(admission), InFlight { cluster: Arc::clone(self), member, seat, returned: false })
                 }
                 Pick::AllBusy => {
-                    state.breaker.record(&state.policy.circuit_breaker, permit, Outcome::Excluded, now);
-                    state.queue_up(ticket, wake, false)
+                    state.breaker.record(&state.policy.circuit_breaker, permit, Outcome::Excluded, Duration::ZERO, now);
+                    state.wait_for_room(ticket, ask, wake, false, &mut next)
                 }
                 Pick::None => {
-                    state.breaker.record(&state.policy.circuit_breaker, permit, Outcome::Excluded, now);
+                    state.breaker.record(&state.policy.circuit_breaker, permit, Outcome::Excluded, Duration::ZERO, now);
                     state.refuse(ticket, Cause::NoHealthyInstance, &mut next)
                 }
             }
-        });
-        self.after(next, transition);
+        };
+        let (entry, told) = self.state.with(|state| (enter(state), std::mem::take(&mut state.told)));
+        self.after(next, transition, told);
         entry
     }
 
     /// A call that holds its slot asks for the instance of its next attempt.
-    pub(super) fn again(self: &Arc<Self>, ticket: Option<Ticket>, tried: Tried<'_>, wake: &Wake, now: Instant) -> Entry {
+    pub(super) fn again(self: &Arc<Self>, ticket: Option<Ticket>, ask: &Ask<'_>, wake: &Wake, now: Instant) -> Entry {
         let mut next = None;
-        let entry = self.state.with(|state| {
+        let mut enter = |state: &mut State| {
             if ticket.is_some() && !state.queue.is_turn_of(ticket) {
                 return state.queue_up(ticket, wake, true);
             }
             if state.breaker.is_open() {
                 return state.refuse(ticket, Cause::CircuitOpen { retry_after: Duration::from_secs(1) }, &mut next);
             }
-            match state.pick(tried, now) {
+            match state.pick(ask, now) {
                 Pick::Seat(seat, member) => {
                     state.leave_queue(ticket, &mut next);
                     Entry::Go(None, InFlight { cluster: Arc::clone(self), member, seat, returned: false })
                 }
-                Pick::AllBusy => state.queue_up(ticket, wake, true),
+                Pick::AllBusy => state.wait_for_room(ticket, ask, wake, true, &mut next),
                 Pick::None => state.refuse(ticket, Cause::NoHealthyInstance, &mut next),
             }
-        });
-        self.after(next, None);
+        };
+        let (entry, told) = self.state.with(|state| (enter(state), std::mem::take(&mut state.told)));
+        self.after(next, None, told);
         entry
     }
 
@@ -218,132 +251,71 @@ impl Cluster {
     pub(super) fn leave(&self, ticket: Ticket) {
         let mut next = None;
         self.state.with(|state| state.leave_queue(Some(ticket), &mut next));
-        self.after(next, None);
+        self.after(next, None, Vec::new());
     }
 
     /// What a retry would find.
-    pub(super) fn outlook(&self, tried: Tried<'_>, now: Instant) -> RetryOutlook {
-        self.state.with(|state| RetryOutlook {
-            untried: {
-                let limit = state.policy.limits.instance_max_in_flight;
-                let free = |seat: &&Seat| seat.unavailable(now).is_none() && !seat.is_full(limit);
-                state.seats.iter().filter(free).any(|seat| !tried(&seat.member))
-            },
-            circuit_open: state.breaker.is_open(),
-        })
+    pub(super) fn outlook(&self, ask: &Ask<'_>, now: Instant) -> RetryOutlook {
+        self.state.with(|state| RetryOutlook { untried: state.has_untried(ask, now), circuit_open: state.breaker.is_open() })
     }
 
     /// Takes one retry out of the budget, if there is one.
     pub(super) fn withdraw_retry(&self, now: Instant) -> bool {
-        let granted = self.state.with(|state| {
-            let policy = Arc::clone(&state.policy);
-            state.budget.withdraw(&policy.retry, now)
-        });
+        let granted = self.state.with(|state| state.budget.withdraw(&state.policy.retry, now));
         if granted { &self.counters.retries } else { &self.counters.budget_exhausted }.add(1);
         granted
     }
 
-    /// Takes back an attempt's slot with what it showed (its outcome, and whether the instance could not be reached), and a call's slot and
-    /// permit with its outcome. Without `now` (something was dropped) only slots are given back.
+    /// Takes back an attempt's slot with what it showed, and a call's slot and permit with its outcome and time. Without `now` (something was
+    /// dropped) only slots are given back.
     pub(super) fn settle(
         &self,
-        attempt: Option<(&mut InFlight, Outcome, bool)>,
-        call: Option<(&mut Admission, Outcome)>,
+        attempt: Option<(&mut InFlight, Showed)>,
+        call: Option<(&mut Admission, Outcome, Duration)>,
         now: Option<Instant>,
     ) {
-        let mut ejected = None;
-        let (next, transition) = self.state.with(|state| {
-            if let Some((in_flight, outcome, unreachable)) = attempt {
+        let (next, aside, transition, told) = self.state.with(|state| {
+            if let Some((in_flight, showed)) = attempt {
                 in_flight.returned = true;
-                ejected = state.attempt_ended(in_flight, outcome, unreachable, now);
+                state.attempt_ended(in_flight, showed, now);
             }
             let mut transition = None;
-            if let Some((admission, outcome)) = call {
+            if let Some((admission, outcome, took)) = call {
                 admission.returned = true;
                 state.in_flight = state.in_flight.saturating_sub(1);
                 // Without a time the outcome is "excluded", which looks at no clock.
                 let now = now.unwrap_or_else(|| state.budget.last_seen());
-                transition = state.breaker.record(&state.policy.circuit_breaker, admission.permit, outcome, now);
+                transition = state.breaker.record(&state.policy.circuit_breaker, admission.permit, outcome, took, now);
             }
-            (state.queue.head(), transition)
+            (state.queue.head(), state.queue.aside(), transition, std::mem::take(&mut state.told))
         });
-        if let Some((id, time, count)) = ejected {
-            self.counters.ejections.add(1);
-            let detail = format!("ejected for {} s after {count} failed attempts in a row", time.as_secs_f64());
-            self.events.publish(Kind::Ejected, Some(&self.name), Some(&id), detail);
-        }
-        self.after(next, transition);
+        aside.iter().for_each(Wake::wake);
+        self.after(next, transition, told);
     }
 
     /// Effects, outside the lock.
-    pub(super) fn after(&self, wake: Option<Wake>, transition: Option<Transition>) {
+    pub(super) fn after(&self, wake: Option<Wake>, transition: Option<Transition>, told: Vec<Told>) {
         if let Some(wake) = wake {
             wake.wake();
         }
+        for (kind, instance, detail) in told {
+            if kind == Kind::Ejected {
+                self.counters.ejections.add(1);
+            }
+            self.events.publish(kind, Some(&self.name), instance.as_ref(), detail);
+        }
         if let Some(Transition { from, to }) = transition {
+            self.counters.breaker_became(to);
             let detail = format!("circuit breaker {} -> {}", from.as_str(), to.as_str());
             self.events.publish(Kind::Breaker, Some(&self.name), None, detail);
         }
     }
 }
 
-enum Pick {
-    Seat(usize, Arc<Member>),
-    AllBusy,
-    None,
-}
-
 impl State {
-    /// Chooses an available instance, one that has not been tried if there is one, and takes a slot there.
-    fn pick(&mut self, tried: Tried<'_>, now: Instant) -> Pick {
-        let limit = self.policy.limits.instance_max_in_flight;
-        let mut available = false;
-        let mut gather = |candidates: &mut Vec<Candidate>, seats: &[Seat], skip_tried: bool| {
-            candidates.clear();
-            for (at, seat) in seats.iter().enumerate() {
-                if seat.unavailable(now).is_some() {
-                    continue;
-                }
-                available = true;
-                let was_tried = skip_tried && tried(&seat.member);
-                if !was_tried && !seat.is_full(limit) {
-                    candidates.push(seat.candidate(at));
-                }
-            }
-        };
-        gather(&mut self.candidates, &self.seats, true);
-        if self.candidates.is_empty() {
-            gather(&mut self.candidates, &self.seats, false);
-        }
-        let Some(at) = self.policy.load_balancing.strategy.pick(&mut self.candidates) else {
-            return if available { Pick::AllBusy } else { Pick::None };
-        };
-        for candidate in &self.candidates {
-            if let Some(seat) = self.seats.get_mut(candidate.seat) {
-                seat.credit = candidate.credit;
-            }
-        }
-        match self.seats.get_mut(at) {
-            Some(seat) => {
-                seat.in_flight += 1;
-                Pick::Seat(at, Arc::clone(&seat.member))
-            }
-            None => Pick::None,
-        }
-    }
-
     /// The member with that id.
     pub(super) fn member(&self, id: &InstanceId) -> Option<Arc<Member>> {
         self.seats.iter().find(|seat| seat.member.id == *id).map(|seat| Arc::clone(&seat.member))
-    }
-
-    /// What the next pick would be, without making it.
-    pub(super) fn peek(&self, now: Instant) -> Option<InstanceId> {
-        let limit = self.policy.limits.instance_max_in_flight;
-        let free = self.seats.iter().enumerate().filter(|(_, seat)| seat.unavailable(now).is_none() && !seat.is_full(limit));
-        let mut candidates: Vec<Candidate> = free.map(|(at, seat)| seat.candidate(at)).collect();
-        let at = self.policy.load_balancing.strategy.pick(&mut candidates)?;
-        self.seats.get(at).map(|seat| seat.member.id.clone())
     }
 
     /// Waits in the queue, or is refused when it is full.
@@ -355,6 +327,16 @@ impl State {
             }
             None => Entry::Wait(self.queue.join(wake.clone(), holds_slot)),
         }
+    }
+
+    /// Waits until an instance has room. A call that can only go to some of them stands aside for the others.
+    fn wait_for_room(&mut self, ticket: Option<Ticket>, ask: &Ask<'_>, wake: &Wake, holds_slot: bool, next: &mut Option<Wake>) -> Entry {
+        let entry = self.queue_up(ticket, wake, holds_slot);
+        if let (Entry::Wait(ticket), Some(_)) = (&entry, ask.subset) {
+            let news = self.queue.stand_aside(*ticket);
+            *next = self.queue.head().filter(|_| news);
+        }
+        entry
     }
 
     /// Refuses a call; the next one in the queue may fare better.
@@ -371,42 +353,51 @@ impl State {
         }
     }
 
-    /// Takes in the end of an attempt. Answers who was ejected for how long after how many failures.
-    fn attempt_ended(
-        &mut self,
-        ended: &InFlight,
-        outcome: Outcome,
-        unreachable: bool,
-        now: Option<Instant>,
-    ) -> Option<(InstanceId, Duration, u32)> {
+    /// Takes in the end of an attempt.
+    fn attempt_ended(&mut self, ended: &InFlight, showed: Showed, now: Option<Instant>) {
         let is_it = |seat: &Seat| Arc::ptr_eq(&seat.member, &ended.member);
         let at = match self.seats.get(ended.seat) {
-            Some(seat) if is_it(seat) => ended.seat,
-            _ => self.seats.iter().position(is_it)?,
+            Some(seat) if is_it(seat) => Some(ended.seat),
+            _ => self.seats.iter().position(is_it),
         };
-        let config = &self.policy.outlier;
-        let seat = self.seats.get_mut(at)?;
+        let Some((at, seat)) = at.and_then(|at| Some((at, self.seats.get_mut(at)?))) else { return };
         seat.in_flight = seat.in_flight.saturating_sub(1);
-        let now = now?;
-        if outcome == Outcome::Success {
+        let Some(now) = now else { return };
+        if showed.outcome == Outcome::Success {
             seat.last_success = Some(now);
         }
-        if !seat.outlier.record(config, outcome, unreachable, now) {
-            return None;
+        if let Some(latency) = showed.latency.filter(|_| self.policy.load_balancing.strategy.goes_by_latency()) {
+            seat.ewma = Some(Ewma::observe(seat.ewma, latency, now));
         }
+        self.notice_returns(now);
+        let config = &self.policy.outlier;
+        let earned = |seat: &mut Seat| seat.outlier.record(config, showed.outcome, showed.unreachable, now);
+        if self.seats.get_mut(at).is_some_and(earned) && self.may_eject(at, now) {
+            self.eject(at, now);
+        }
+    }
+
+    /// Whether one more instance may be ejected, and another one is available besides.
+    fn may_eject(&self, at: usize, now: Instant) -> bool {
         let others_available = self.seats.iter().enumerate().any(|(other, seat)| other != at && seat.unavailable(now).is_none());
         let ejected = self.seats.iter().filter(|seat| seat.outlier.ejected_until(now).is_some()).count();
-        if !others_available || ejected >= may_be_ejected(self.seats.len()) {
-            return None;
-        }
-        let seat = self.seats.get_mut(at)?;
+        others_available && ejected < may_be_ejected(self.seats.len())
+    }
+
+    fn eject(&mut self, at: usize, now: Instant) {
+        let Some(seat) = self.seats.get_mut(at) else { return };
         let failures = seat.outlier.failures();
-        let time = seat.outlier.eject(config, now);
-        Some((seat.member.id.clone(), time, failures))
+        let time = seat.outlier.eject(&self.policy.outlier, now);
+        self.some_ejected = true;
+        let detail = format!("ejected for {} s after {failures} failed attempts in a row", time.as_secs_f64());
+        self.told.push((Kind::Ejected, Some(seat.member.id.clone()), detail));
     }
 
     /// Why each instance is or is not available.
-    pub(super) fn availability(&self, now: Instant) -> impl Iterator<Item = (&Seat, Option<Unavailable>)> {
-        self.seats.iter().map(move |seat| (seat, seat.unavailable(now)))
+    pub(super) fn availability(&mut self, now: Instant) -> impl Iterator<Item = (&mut Seat, Option<Unavailable>)> {
+        self.seats.iter_mut().map(move |seat| {
+            let why = seat.unavailable(now);
+            (seat, why)
+        })
     }
 }

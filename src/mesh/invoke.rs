@@ -5,18 +5,16 @@ use std::thread;
 use std::time::Instant;
 
 use super::Mesh;
-use super::call::{Attempt, End, Mode, Step, Verdict};
+use super::call::{Attempt, CallMeta, End, Step, Verdict};
 use super::ports::{Incoming, Outgoing, collect};
 use super::queue::Wake;
 use crate::model::time::whole_ms;
-use crate::model::{Call, CallError, Cause, Failure, Headers, Reply, RequestId};
+use crate::model::{Call, CallError, Cause, Failure, Headers, Reply, RequestId, ServiceName};
 
 /// The largest answer that is collected, in bytes.
-const MAX_ANSWER: usize = 10 * 1024 * 1024;
+pub(crate) const MAX_ANSWER: usize = 10 * 1024 * 1024;
 /// How much of an unwanted answer is read so that its connection can be used again.
 const DRAIN: usize = 64 * 1024;
-/// Through how many meshes a call may pass.
-const MAX_HOPS: u32 = 8;
 
 impl Mesh {
     /// Makes a call and waits for its result: balanced, retried, broken off and counted as the policy of the service says.
@@ -45,15 +43,14 @@ impl Mesh {
     /// # Errors
     /// As [`Mesh::invoke`].
     pub fn invoke_since(&self, call: &Call, start: Instant) -> Result<Reply, CallError> {
+        self.drive(call, CallMeta::of(call, self.id_of(call)), start)
+    }
+
+    /// Does what the machine says until the call is over.
+    pub(super) fn drive(&self, call: &Call, meta: CallMeta<'_>, start: Instant) -> Result<Reply, CallError> {
         let inner = &self.inner;
-        let request_id = self.id_of(call);
-        if call.hops >= MAX_HOPS {
-            return Err(self.refuse(call, Cause::LoopDetected, start));
-        }
-        let Some(_running) = self.begin_call() else { return Err(self.refuse(call, Cause::Draining, start)) };
-        let Some(mut machine) = self.start(call, request_id.clone(), Mode::Collect, Wake::Thread(thread::current()), start) else {
-            return Err(self.refuse(call, Cause::UnknownService, start));
-        };
+        let request_id = meta.request_id.clone();
+        let mut machine = self.start(meta, Wake::Thread(thread::current()), start).map_err(|error| *error)?;
         let mut collected: Option<(u16, Headers, Vec<u8>)> = None;
         loop {
             if inner.hurried.load(Ordering::Relaxed) {
@@ -61,6 +58,9 @@ impl Mesh {
             }
             match machine.step(inner.clock.now()) {
                 Step::Send(attempt) => {
+                    if attempt.mirror.is_some() {
+                        self.mirror(machine.service(), attempt.mirrored(call));
+                    }
                     let request = Outgoing { call, headers: upstream_headers(call, &request_id, &attempt) };
                     let sent = inner.transport.send(&attempt, &request);
                     let (now, roll) = (inner.clock.now(), inner.dice.roll());
@@ -81,29 +81,29 @@ impl Mesh {
                 // Shutdown does not end this wait: the slot is given back in any case.
                 Step::Queued { until } => inner.clock.park_until(until),
                 Step::Wait { until } => self.pause(until),
-                Step::Done(end) => return self.finish(call, *end, collected, request_id),
+                Step::Done(end) => return self.finish(call, end, collected, request_id),
             }
         }
     }
 
-    /// Counts the call and puts its result together.
+    /// Puts the result of a call together.
     fn finish(&self, call: &Call, end: End, collected: Option<(u16, Headers, Vec<u8>)>, request_id: RequestId) -> Result<Reply, CallError> {
-        self.inner.counters.call(end.result.is_ok(), end.report.took);
         end.result?;
         let attempts = end.report.attempts;
-        let count = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
+        let count = attempts.count();
         let Some((last, (status, headers, body))) = attempts.last().zip(collected) else {
             // Cannot be: the machine says "deliver" only after a whole answer. If it could, it would be a broken answer.
-            return Err(CallError { attempts: count, ..self.refuse(call, Cause::Reset, self.inner.clock.now()) });
+            let broken = self.refuse(&call.service, Cause::Reset, request_id, self.inner.clock.now());
+            return Err(CallError { attempts: count, ..broken });
         };
         let (instance, upstream) = (last.member.id.clone(), last.took);
         Ok(Reply { status, headers, body, instance, attempts: count, upstream, request_id })
     }
 
     /// Refuses a call that came in at `start` before it is begun, and counts it.
-    pub fn refuse(&self, call: &Call, cause: Cause, start: Instant) -> CallError {
+    pub fn refuse(&self, service: &ServiceName, cause: Cause, request_id: RequestId, start: Instant) -> CallError {
         let inner = &self.inner;
-        match inner.registry.find(call.service.as_str()) {
+        match inner.registry.find(service.as_str()) {
             Some(cluster) => {
                 let took = inner.clock.now().saturating_duration_since(start);
                 inner.counters.call(false, took);
@@ -112,18 +112,19 @@ impl Mesh {
             None => inner.counters.unknown.add(1),
         }
         CallError {
-            service: call.service.clone(),
+            service: service.clone(),
             cause,
             attempts: 0,
             instance: None,
-            request_id: self.id_of(call),
+            request_id,
             retry_skipped: None,
             budget_exhausted: false,
             not_sent: true,
+            fallback: None,
         }
     }
 
-    fn id_of(&self, call: &Call) -> RequestId {
+    pub(super) fn id_of(&self, call: &Call) -> RequestId {
         let dice = &self.inner.dice;
         call.request_id.clone().unwrap_or_else(|| RequestId::from_roll(dice.roll(), dice.roll()))
     }
@@ -153,8 +154,11 @@ fn announced(headers: &Headers) -> usize {
 }
 
 /// The header fields of an attempt. All but its number and the time that is left are the same on every attempt.
-fn upstream_headers(call: &Call, request_id: &RequestId, attempt: &Attempt) -> Headers {
+pub(crate) fn upstream_headers(call: &Call, request_id: &RequestId, attempt: &Attempt) -> Headers {
     let mut headers = call.headers.for_upstream();
+    if let Some(changes) = &attempt.changes {
+        changes.apply(&mut headers);
+    }
     if call.body.is_some() && !headers.contains("content-type") {
         headers.push("content-type", "application/json");
     }
@@ -163,5 +167,8 @@ fn upstream_headers(call: &Call, request_id: &RequestId, attempt: &Attempt) -> H
     headers.push_number("x-mesh-hops", u64::from(call.hops) + 1);
     headers.push_number("x-mesh-attempt", u64::from(attempt.number));
     headers.push_number("x-request-timeout-ms", whole_ms(attempt.left).max(1));
+    if attempt.is_mirror {
+        headers.push("x-mesh-mirror", "true");
+    }
     headers
 }

@@ -114,6 +114,12 @@ impl Mesh {
         if news.place {
             publish(Kind::Registered, format!("registered at {place}"));
         }
+        match news.health {
+            Some(true) => publish(Kind::Healthy, "registered as healthy".to_owned()),
+            Some(false) => publish(Kind::Unhealthy, "registered as unhealthy".to_owned()),
+            None if news.registered && !news.place => publish(Kind::Changed, "registered again, with changes".to_owned()),
+            None => {}
+        }
         if news.state {
             let why = record.reason.as_ref().map_or(String::new(), |reason| format!(": {}", shown(reason)));
             publish(Kind::State, format!("state is now {}{why}", record.state.as_str()));

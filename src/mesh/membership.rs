@@ -78,14 +78,15 @@ impl Cluster {
 
     /// New settings for calls that begin from now on, unless newer ones are in force.
     pub(super) fn set_policy(&self, policy: Arc<Policy>, version: u64) {
-        let next = self.state.with(|state| {
+        let (next, aside) = self.state.with(|state| {
             if version >= state.policy_version {
                 (state.policy, state.policy_version) = (policy, version);
             }
-            state.queue.head()
+            (state.queue.head(), state.queue.aside())
         });
+        aside.iter().for_each(Wake::wake);
         // There may be more room now.
-        self.after(next, None);
+        self.after(next, None, Vec::new());
     }
 
     /// The result of an active check. Publishes what changed; answers the time to the next check, `None` when the member has gone.
@@ -100,6 +101,7 @@ impl Cluster {
                 told.push((kind, result.describe()));
             }
             if result == CheckResult::Passed && seat.outlier.check_passed(now) {
+                seat.warm_since = Some(now);
                 told.push((Kind::Returned, "ejection ended early: a check passed".to_owned()));
             }
             (Some(seat.health.next_check(config, roll)), !told.is_empty())
@@ -146,6 +148,7 @@ impl Cluster {
                 state.index = next_index(&self.indices);
                 wakes = std::mem::take(&mut state.watchers);
                 wakes.extend(state.queue.head());
+                wakes.extend(state.queue.aside());
             }
             (result, wakes)
         });
@@ -172,7 +175,7 @@ mod tests {
         let (events, policy) = (Events::new(Arc::new(ManualClock::default())), Arc::new(Policy::default()));
         let name = ServiceName::new("s").expect("valid");
         let cluster = Cluster::new(name, (policy, 0), Arc::new(events), Arc::default(), Instant::now());
-        let wakes = [Wake::Thread(std::thread::current()), Wake::Call(Arc::new(|| ()))];
+        let wakes = [Wake::Thread(std::thread::current()), Wake::Call(Arc::new(|_| ()), 0)];
         for wake in &wakes {
             for _ in 0..1000 {
                 assert_eq!(cluster.watch(1, wake), 1);

@@ -6,17 +6,23 @@
 pub mod call;
 mod care;
 mod cluster;
+mod control;
 mod instances;
 mod invoke;
 mod keeping;
 mod member;
 mod membership;
+mod meta;
+mod mirroring;
+mod pick;
 pub mod ports;
 mod queue;
 pub mod record;
 mod registry;
+mod report;
 mod seat;
 mod settings;
+mod step;
 pub mod view;
 
 use std::sync::Arc;
@@ -27,22 +33,27 @@ use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
 pub use instances::RegistryError;
+#[cfg(feature = "server")]
+pub(crate) use invoke::{MAX_ANSWER, upstream_headers};
 pub use member::Member;
 pub use queue::Wake;
 pub use settings::Settings;
 
-use call::{CallMachine, Mode};
+use call::{CallMachine, CallMeta};
+use mirroring::Mirrors;
 use ports::{Resolver, Store, Transport};
 use record::Key;
 use registry::{Layers, Registry};
 
 use crate::model::sync::{Locked, Published, Turns};
 use crate::model::time::{Clock, Dice};
-use crate::model::{Call, Cause, Limit, RequestId};
+use crate::model::{CallError, Cause, Limit, ServiceName};
 use crate::policy::upstreams;
 use crate::telemetry::counters::MeshCounters;
 use crate::telemetry::events::{Events, Kind, Page};
 
+/// Through how many meshes a call may pass.
+const MAX_HOPS: u32 = 8;
 /// The longest a shutdown waits, however long it may.
 const LONGEST_SHUTDOWN: Duration = Duration::from_secs(24 * 3600);
 
@@ -78,6 +89,8 @@ pub(crate) struct Inner {
     parked: Locked<Vec<Thread>>,
     /// Who wants to know of new members: the health checker.
     newcomers: OnceLock<Announce>,
+    /// Who sends copies of calls.
+    mirrors: OnceLock<Mirrors>,
 }
 
 /// Told of each member that is registered.
@@ -132,9 +145,11 @@ impl Mesh {
                 running: AtomicUsize::new(0),
                 parked: Locked::default(),
                 newcomers: OnceLock::new(),
+                mirrors: OnceLock::new(),
             }),
         };
         mesh.restore()?;
+        mesh.warn_of_configuration();
         Ok(mesh)
     }
 
@@ -149,39 +164,63 @@ impl Mesh {
     /// `None` when there is no such service.
     pub fn watch(&self, service: &str, seen: u64, until: Instant) -> Option<u64> {
         loop {
-            let cluster = self.inner.registry.find(service)?;
             let wake = Wake::Thread(thread::current());
-            let index = cluster.watch(seen, &wake);
+            let index = self.watch_with(service, seen, &wake)?;
             if index != seen || self.inner.clock.now() >= until || self.inner.hurried.load(Ordering::SeqCst) {
-                cluster.unwatch(&wake);
+                self.unwatch(service, &wake);
                 return Some(index);
             }
             self.pause(until);
         }
     }
 
+    /// The current index of a service; while it is `seen`, `wake` is used with its next change.
+    pub(crate) fn watch_with(&self, service: &str, seen: u64, wake: &Wake) -> Option<u64> {
+        self.inner.registry.find(service).map(|cluster| cluster.watch(seen, wake))
+    }
+
+    /// `wake` is not to be used any more.
+    pub(crate) fn unwatch(&self, service: &str, wake: &Wake) {
+        if let Some(cluster) = self.inner.registry.find(service) {
+            cluster.unwatch(wake);
+        }
+    }
+
     // --- calls ---
 
-    /// Begins a call of a registered service; `None` when there is no such service.
-    pub fn start(&self, call: &Call, request_id: RequestId, mode: Mode, wake: Wake, start: Instant) -> Option<CallMachine> {
-        let cluster = self.inner.registry.find(call.service.as_str())?;
-        Some(CallMachine::start(cluster, call, request_id, mode, wake, start))
+    /// Begins a call that came in at `start`.
+    ///
+    /// # Errors
+    /// [`CallError`] when it cannot even be begun: no such service, too many hops, the mesh is shutting down. It has been counted.
+    pub fn start(&self, meta: CallMeta<'_>, wake: Wake, start: Instant) -> Result<CallMachine, Box<CallError>> {
+        let running = self.begin_call(!meta.is_mirror);
+        let cause = if meta.hops >= MAX_HOPS {
+            Cause::LoopDetected
+        } else if self.is_stopping() {
+            Cause::Draining
+        } else {
+            match self.inner.registry.find(meta.service.as_str()) {
+                Some(cluster) => return Ok(CallMachine::start(cluster, meta, self.inner.dice.roll(), running, wake, start)),
+                None => Cause::UnknownService,
+            }
+        };
+        Err(Box::new(self.refuse(meta.service, cause, meta.request_id, start)))
     }
 
     /// How long a call may wait for its turn before it is begun, wherever it waits, and what has gone wrong when that is over.
-    pub fn queue_patience(&self, call: &Call) -> (Duration, Cause) {
-        let Some(cluster) = self.inner.registry.find(call.service.as_str()) else { return (Duration::ZERO, Cause::UnknownService) };
+    pub fn queue_patience(&self, service: &ServiceName, timeout: Option<Duration>) -> (Duration, Cause) {
+        let Some(cluster) = self.inner.registry.find(service.as_str()) else { return (Duration::ZERO, Cause::UnknownService) };
         let policy = cluster.policy();
         let (patience, total) = (policy.limits.queue_timeout_ms.duration(), policy.timeouts.total_ms.duration());
-        let deadline = call.timeout.map_or(total, |limit| limit.min(total));
+        let deadline = timeout.map_or(total, |limit| limit.min(total));
         if deadline < patience { (deadline, Cause::DeadlineExceeded) } else { (patience, Cause::Overloaded(Limit::QueueTimeout)) }
     }
 
-    /// Counts a call as running until the answer is dropped; `None` once the mesh is shutting down.
-    fn begin_call(&self) -> Option<Running<'_>> {
-        self.inner.running.fetch_add(1, Ordering::SeqCst);
-        let running = Running(&self.inner);
-        (!self.is_stopping()).then_some(running)
+    /// Counts a call as running until the answer is dropped, if a shutdown should `wait` for it.
+    fn begin_call(&self, wait: bool) -> Running {
+        let places = usize::from(wait);
+        self.inner.running.fetch_add(places, Ordering::SeqCst);
+        Running(Arc::clone(&self.inner), places)
     }
 
     /// Whether the mesh is shutting down.
@@ -222,11 +261,18 @@ impl Mesh {
 }
 
 /// A running call; the last one to end wakes whoever waits for that.
-struct Running<'a>(&'a Inner);
+pub(crate) struct Running(Arc<Inner>, usize);
 
-impl Drop for Running<'_> {
+impl Running {
+    /// Counts the call, which has ended.
+    fn count(&self, delivered: bool, took: Duration) {
+        self.0.counters.call(delivered, took);
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
-        let last = self.0.running.fetch_sub(1, Ordering::SeqCst) == 1;
+        let last = self.1 > 0 && self.0.running.fetch_sub(self.1, Ordering::SeqCst) == self.1;
         if last && self.0.stopping.load(Ordering::SeqCst) {
             for thread in self.0.parked.with(|parked| parked.clone()) {
                 thread.unpark();

@@ -86,7 +86,8 @@ impl Layers {
         Ok(())
     }
 
-    fn policy_of_nobody(&self) -> Result<Policy, Invalid> {
+    /// What is in force for a service that names nothing of its own.
+    pub(super) fn policy_of_nobody(&self) -> Result<Policy, Invalid> {
         Policy::from_json(if self.defaults.is_null() { return Ok(Policy::default()) } else { &self.defaults })
     }
 }

@@ -7,7 +7,8 @@ use std::time::Instant;
 use super::member::Member;
 use super::record::{Record, Version};
 use crate::model::{AdminState, Registration, Weight};
-use crate::policy::balance::Candidate;
+use crate::policy::balance::{self, Candidate, Ewma, FULL, warmth};
+use crate::policy::hash::hash;
 use crate::policy::health::{self, CheckResult, Health};
 use crate::policy::outlier::Outlier;
 
@@ -26,6 +27,12 @@ pub(super) struct Seat {
     pub(super) in_flight: u32,
     /// What the balancing strategy remembers.
     pub(super) credit: i64,
+    /// What the balancing strategy expects, where it goes by latency.
+    pub(super) ewma: Option<Ewma>,
+    /// The hash of its id.
+    id_hash: u64,
+    /// Since when it warms up, or has; `None` means from the next pick on.
+    pub(super) warm_since: Option<Instant>,
     pub(super) lease_until: Option<Instant>,
     /// When an attempt last succeeded.
     pub(super) last_success: Option<Instant>,
@@ -59,6 +66,10 @@ pub(super) struct Arrival<'a> {
 pub(super) struct News {
     /// The instance is new, or at a new place.
     pub(super) place: bool,
+    /// What it registers is not what it was.
+    pub(super) registered: bool,
+    /// It is healthy now and was not, or the other way round.
+    pub(super) health: Option<bool>,
     pub(super) state: bool,
     pub(super) weight: bool,
     /// Anything that can be seen, the above included.
@@ -69,6 +80,9 @@ impl Seat {
     pub(super) fn new(arrival: Arrival<'_>, now: Instant) -> Self {
         let Arrival { record: Record { registration, state, reason, weight }, version, addresses, healthy, .. } = arrival;
         Self {
+            id_hash: hash(registration.id.as_str().as_bytes()),
+            warm_since: Some(now),
+            ewma: None,
             member: Arc::new(Member::new(&registration, addresses)),
             health: Health::registered(healthy),
             lease_until: end_of_lease(&registration, now),
@@ -105,19 +119,30 @@ impl Seat {
             self.outlier = Outlier::default();
             self.in_flight = 0;
             self.last_success = None;
+            self.ewma = None;
+            self.warm_since = Some(now);
         } else if let Some(healthy) = healthy {
             self.health.say(healthy);
         }
+        let is_healthy = self.health.is_healthy();
+        if !was_healthy && is_healthy {
+            self.warm_since = Some(now);
+        }
+        let registered = self.registration != registration;
         let reweighted = self.operator_weight != weight;
-        let other = self.registration != registration || reweighted || was_healthy != self.health.is_healthy();
         let renews = renews || self.registration.ttl != registration.ttl;
         let said = self.admin != state || self.admin_reason != reason;
+        if said && self.admin != AdminState::Ready {
+            self.warm_since = None;
+        }
         (self.registration, self.operator_weight, self.version) = (registration, weight, version);
         (self.admin, self.admin_reason) = (state, reason);
         if renews {
             self.renew_lease(now);
         }
-        News { place, state: said, weight: reweighted && weighed != self.weight(), any: place || said || other }
+        let health = (was_healthy != is_healthy).then_some(is_healthy);
+        let any = place || registered || said || reweighted || health.is_some();
+        News { place, registered, health, state: said, weight: reweighted && weighed != self.weight(), any }
     }
 
     pub(super) fn renew_lease(&mut self, now: Instant) {
@@ -141,17 +166,18 @@ impl Seat {
         if self.weight().get() == 0 {
             return Some(Unavailable::WeightZero);
         }
-        if !self.health.is_healthy() {
-            return Some(Unavailable::Unhealthy(self.health.last()));
-        }
-        if let Some(until) = self.outlier.ejected_until(now) {
-            return Some(Unavailable::Ejected { until });
-        }
         if self.lease_is_over(now) {
             return Some(Unavailable::LeaseOver);
         }
         if !self.member.has_address() {
             return Some(Unavailable::NoAddress);
+        }
+        // Last, since in a panic these two do not count.
+        if !self.health.is_healthy() {
+            return Some(Unavailable::Unhealthy(self.health.last()));
+        }
+        if let Some(until) = self.outlier.ejected_until(now) {
+            return Some(Unavailable::Ejected { until });
         }
         None
     }
@@ -161,14 +187,28 @@ impl Seat {
         self.registration.max_in_flight.or(default_limit).is_some_and(|limit| self.in_flight >= limit)
     }
 
-    pub(super) fn candidate(&self, seat: usize) -> Candidate {
-        Candidate { seat, weight: u32::from(self.weight().get()), in_flight: self.in_flight, credit: self.credit }
+    /// As a strategy sees it, at its place among the seats.
+    pub(super) fn candidate(&mut self, at: usize, config: &balance::Config, now: Instant) -> Candidate {
+        let weight = u32::from(self.weight().get());
+        let latency = self.ewma.filter(|_| config.strategy.goes_by_latency()).map(|ewma| ewma.micros(now));
+        let weight = if config.slow_start_ms.0 == 0 { weight } else { weight * self.warmth(config, now) };
+        Candidate { seat: at, weight, in_flight: self.in_flight, credit: self.credit, id: self.id_hash, latency }
+    }
+
+    /// The percentage of its weight that counts while it warms up.
+    pub(super) fn warmth(&mut self, config: &balance::Config, now: Instant) -> u32 {
+        let since = *self.warm_since.get_or_insert(now);
+        if config.slow_start_ms.0 == 0 { FULL } else { warmth(config.slow_start_ms.duration(), now.saturating_duration_since(since)) }
     }
 
     /// Takes in an active check; answers whether the verdict changed.
     pub(super) fn checked(&mut self, config: &health::Config, result: CheckResult, now: Instant) -> bool {
         let recent = health::is_recent(config, self.last_success, now);
-        self.health.record(config, result, recent)
+        let changed = self.health.record(config, result, recent);
+        if changed && self.health.is_healthy() {
+            self.warm_since = Some(now);
+        }
+        changed
     }
 }
 

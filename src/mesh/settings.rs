@@ -59,6 +59,7 @@ impl Mesh {
             Some(patched)
         })?;
         self.inner.events.publish(Kind::Policy, Some(service), None, "policy changed".to_owned());
+        self.warn(Some(service), &self.policy(service));
         Ok(())
     }
 
@@ -85,6 +86,22 @@ impl Mesh {
         })?;
         self.inner.upstreams.update(|current| *current = Arc::new(settings.upstreams));
         self.inner.events.publish(Kind::Config, None, None, "configuration reloaded".to_owned());
+        self.warn_of_configuration();
         Ok(())
+    }
+
+    /// Says what in the configuration is allowed and makes no sense.
+    pub(super) fn warn_of_configuration(&self) {
+        let layers = self.inner.registry.layers();
+        self.warn(None, &layers.policy_of_nobody().unwrap_or_default());
+        for service in layers.configured.keys() {
+            self.warn(Some(service), &self.policy(service));
+        }
+    }
+
+    fn warn(&self, service: Option<&ServiceName>, policy: &Policy) {
+        for warning in policy.warnings() {
+            self.inner.events.publish(Kind::Warning, service, None, warning);
+        }
     }
 }

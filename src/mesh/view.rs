@@ -1,19 +1,27 @@
 //! The mesh as it can be seen from outside: services and instances, why each can or cannot be picked, what was counted.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde::Serialize;
 
 use super::cluster::Cluster;
+use super::pick::{is_in, may_be_picked};
 use super::seat::{Seat, Unavailable};
 use super::{Member, Mesh};
+use crate::model::Limit;
 use crate::model::time::whole_ms;
-use crate::policy::balance::Strategy;
-use crate::policy::breaker::Status;
+use crate::policy::Policy;
+use crate::policy::balance::{FULL, Strategy};
+use crate::policy::breaker::{Control, Status};
+use crate::policy::route::{Route, Side};
+use crate::telemetry::counters::ServiceCounters;
 use crate::telemetry::histogram::Snapshot;
-use crate::telemetry::report::{self, BreakerReport, InstanceReport, LatencyReport, RefusedReport, Report, ServiceReport};
+use crate::telemetry::report::{
+    self, BreakerHistory, BreakerReport, InstanceReport, LatencyReport, RefusedReport, Report, RoutesReport, ServiceReport,
+};
 
 /// A service, as `GET /services` shows it.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -53,6 +61,8 @@ pub struct InstanceView {
     pub in_flight: u32,
     pub ejected: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub ejected_for_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_in_seconds: Option<u64>,
 }
 
@@ -63,7 +73,14 @@ pub struct InstanceView {
 pub struct Explanation {
     pub service: String,
     pub strategy: Strategy,
+    /// The zone that is preferred.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// So few instances are healthy that health is ignored.
+    pub panic: bool,
     pub circuit_breaker: BreakerReport,
+    /// Who decides about it.
+    pub breaker_control: Control,
     pub in_flight: u32,
     pub max_in_flight: u32,
     pub queued: u32,
@@ -85,6 +102,14 @@ pub struct ExplainedInstance {
     pub why: String,
     pub in_flight: u32,
     pub weight: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// What the strategy expects an answer to take, where it goes by that and has seen one; what failed counts as slow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_ms: Option<f64>,
+    /// Which sides of which routes it is on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<String>,
 }
 
 impl Mesh {
@@ -106,21 +131,30 @@ impl Mesh {
         let now = self.inner.clock.now();
         let cluster = self.inner.registry.find(name)?;
         Some(cluster.look(|state| {
-            let limit = state.policy.limits.instance_max_in_flight;
+            let policy = Arc::clone(&state.policy);
+            let (panic, busy) = (state.is_panic(now), policy.limits.instance_max_in_flight);
             let mut instances: Vec<ExplainedInstance> = state
                 .availability(now)
                 .map(|(seat, why)| {
-                    let full = why.is_none() && seat.is_full(limit);
+                    // One that gets no calls does not warm up by being looked at.
+                    let percent = if why.is_none() { seat.warmth(&policy.load_balancing, now) } else { FULL };
                     ExplainedInstance {
                         id: seat.member.id.to_string(),
-                        available: why.is_none(),
-                        why: match why {
-                            None if full => "available, but at its limit of attempts in flight: it is passed over".to_owned(),
+                        available: may_be_picked(seat, panic, now),
+                        why: match &why {
+                            None if seat.is_full(busy) => "available, but at its limit of attempts in flight: it is passed over".to_owned(),
+                            None if percent < FULL => format!("available, warming up: {percent} % of its weight"),
                             None => "available".to_owned(),
-                            Some(why) => sentence(&why, seat, now),
+                            Some(why) if may_be_picked(seat, panic, now) => {
+                                format!("available only because too few others are healthy; {}", sentence(why, seat, now))
+                            }
+                            Some(why) => sentence(why, seat, now),
                         },
                         in_flight: seat.in_flight,
                         weight: seat.weight().get(),
+                        zone: seat.registration.zone.clone(),
+                        expected_ms: seat.ewma.map(|ewma| (ewma.micros(now).round()) / 1e3),
+                        routes: sides_of(seat, &policy),
                     }
                 })
                 .collect();
@@ -129,8 +163,11 @@ impl Mesh {
             let open = status == Status::Open;
             Explanation {
                 service: cluster.name.to_string(),
-                strategy: state.policy.load_balancing.strategy,
+                strategy: policy.load_balancing.strategy,
+                zone: policy.load_balancing.zone.clone(),
+                panic,
                 circuit_breaker: BreakerReport { status, failure_count, success_count },
+                breaker_control: state.breaker.control(),
                 in_flight: state.in_flight,
                 max_in_flight: state.policy.limits.max_in_flight,
                 queued: u32::try_from(state.queue.len()).unwrap_or(u32::MAX),
@@ -159,6 +196,7 @@ impl Mesh {
             uptime_seconds: now.saturating_duration_since(inner.started).as_secs(),
             version: env!("CARGO_PKG_VERSION"),
             unknown_service_requests: inner.counters.unknown.get(),
+            refused: Limit::OF_THE_MESH.iter().map(|limit| (limit.setting(), inner.counters.refused.get(*limit))).collect(),
             services: BTreeMap::new(),
         };
         for cluster in inner.registry.all() {
@@ -171,7 +209,7 @@ impl Mesh {
 fn service_view(cluster: &Cluster, now: Instant) -> ServiceView {
     // Histograms are read after the lock is left.
     let (index, seats) = cluster.look(|state| {
-        let seats: Vec<_> = state.seats.iter().map(|seat| (std::sync::Arc::clone(&seat.member), instance_view(seat, now))).collect();
+        let seats: Vec<_> = state.seats.iter().map(|seat| (Arc::clone(&seat.member), instance_view(seat, now))).collect();
         (state.index, seats)
     });
     let mut instances: Vec<InstanceView> = seats
@@ -206,8 +244,19 @@ fn instance_view(seat: &Seat, now: Instant) -> InstanceView {
         state_reason: seat.admin_reason.clone(),
         in_flight: seat.in_flight,
         ejected: seat.outlier.ejected_until(now).is_some(),
+        ejected_for_ms: seat.outlier.ejected_until(now).map(|until| whole_ms(until.saturating_duration_since(now))),
         expires_in_seconds: seat.lease_until.map(|until| until.saturating_duration_since(now).as_secs()),
     }
+}
+
+/// The sides of routes that an instance is on, each with its share.
+fn sides_of(seat: &Seat, policy: &Policy) -> Vec<String> {
+    let on = |route: &Arc<Route>| {
+        let total: u32 = route.sides().iter().map(|side| side.weight).sum();
+        let share = |side: &Side| format!("route {}: a side with {} of {total}", route.name, side.weight);
+        route.sides().iter().filter(|side| is_in(seat, Some(&side.subset))).map(share).collect::<Vec<_>>()
+    };
+    policy.routes.iter().flat_map(on).collect()
 }
 
 fn sentence(why: &Unavailable, seat: &Seat, now: Instant) -> String {
@@ -230,19 +279,20 @@ fn sentence(why: &Unavailable, seat: &Seat, now: Instant) -> String {
 
 fn add_service(report: &mut Report, cluster: &Cluster, now: Instant) {
     let name = cluster.name.to_string();
-    let (breaker, in_flight, queued, budget, seats) = cluster.look(|state| {
+    let (breaker, control, in_flight, queued, budget, panic, seats) = cluster.look(|state| {
         let (status, failure_count, success_count) = state.breaker.view();
-        let seats: Vec<(std::sync::Arc<Member>, bool, u32, &'static str, bool)> = state
+        let seats: Vec<(Arc<Member>, bool, u32, &'static str, bool)> = state
             .seats
             .iter()
             .map(|seat| {
                 let ejected = seat.outlier.ejected_until(now).is_some();
-                (std::sync::Arc::clone(&seat.member), seat.health.is_healthy(), seat.in_flight, seat.admin.as_str(), ejected)
+                (Arc::clone(&seat.member), seat.health.is_healthy(), seat.in_flight, seat.admin.as_str(), ejected)
             })
             .collect();
         let breaker = BreakerReport { status, failure_count, success_count };
         let queued = u32::try_from(state.queue.len()).unwrap_or(u32::MAX);
-        (breaker, state.in_flight, queued, state.budget.left(&state.policy.retry, now), seats)
+        let budget = state.budget.left(&state.policy.retry, now);
+        (breaker, state.breaker.control(), state.in_flight, queued, budget, state.is_panic(now), seats)
     });
     let all: u64 = seats.iter().map(|(member, ..)| member.counters.requests.get()).sum();
     let latency = |snapshot: Snapshot| LatencyReport::from(&snapshot);
@@ -275,11 +325,19 @@ fn add_service(report: &mut Report, cluster: &Cluster, now: Instant) {
             retries: counters.retries.get(),
             in_flight,
             queued,
-            refused: RefusedReport {
-                circuit_open: counters.circuit_open.get(),
-                no_healthy_instance: counters.no_instance.get(),
-                overloaded: counters.overloaded.get(),
-                retries_over_budget: counters.budget_exhausted.get(),
+            panic,
+            refused: refused(counters),
+            routes: RoutesReport {
+                held_up: counters.held_up.get(),
+                fallbacks: counters.fallbacks.get(),
+                mirrored: counters.mirrored.get(),
+                mirrors_dropped: counters.mirrors_dropped.get(),
+            },
+            breaker: BreakerHistory {
+                control,
+                opened: counters.breaker_opened.get(),
+                half_opened: counters.breaker_half_opened.get(),
+                closed: counters.breaker_closed.get(),
             },
             ejections: counters.ejections.get(),
             retry_budget_left: budget.floor(),
@@ -287,4 +345,17 @@ fn add_service(report: &mut Report, cluster: &Cluster, now: Instant) {
             instances,
         },
     );
+}
+
+fn refused(counters: &ServiceCounters) -> RefusedReport {
+    let of = |limits: &[Limit]| limits.iter().map(|limit| counters.by_limit.get(*limit)).sum();
+    RefusedReport {
+        circuit_open: counters.circuit_open.get(),
+        no_healthy_instance: counters.no_instance.get(),
+        overloaded: of(&[Limit::Queue, Limit::QueueTimeout, Limit::Workers]),
+        rate_limited: of(&[Limit::Rate, Limit::CallerRate]),
+        fault_injected: counters.fault_injected.get(),
+        retries_over_budget: counters.budget_exhausted.get(),
+        by_limit: Limit::OF_CALLS.iter().map(|limit| (limit.setting(), counters.by_limit.get(*limit))).collect(),
+    }
 }

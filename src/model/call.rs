@@ -147,10 +147,12 @@ pub enum Method {
     Patch,
     Delete,
     Options,
+    /// Any other method, which only /proxy forwards, as it came.
+    Other,
 }
 
 impl Method {
-    /// All of them, in the order of the documentation.
+    /// All that a call can name, in the order of the documentation.
     pub const ALL: [Self; 7] = [Self::Get, Self::Head, Self::Post, Self::Put, Self::Patch, Self::Delete, Self::Options];
 
     /// Parses a method in any case.
@@ -174,6 +176,7 @@ impl Method {
             Self::Patch => "PATCH",
             Self::Delete => "DELETE",
             Self::Options => "OPTIONS",
+            Self::Other => "the request",
         }
     }
 
@@ -181,7 +184,7 @@ impl Method {
     pub const fn is_idempotent(self) -> bool {
         match self {
             Self::Get | Self::Head | Self::Put | Self::Delete | Self::Options => true,
-            Self::Post | Self::Patch => false,
+            Self::Post | Self::Patch | Self::Other => false,
         }
     }
 }
@@ -201,15 +204,35 @@ pub struct Caller {
     pub address: Option<IpAddr>,
 }
 
+impl Caller {
+    /// Runs `work` on the bytes by which callers are told apart: the name, else the address, of IPv6 the /64 that one host may fill. Calls
+    /// from within the process are one caller.
+    pub(crate) fn told_apart_by<R>(&self, work: impl FnOnce(&[u8]) -> R) -> R {
+        match (&self.name, self.address) {
+            (Some(name), _) => work(name.as_bytes()),
+            (None, Some(IpAddr::V4(ip))) => work(&ip.octets()),
+            (None, Some(IpAddr::V6(ip))) => work(ip.octets().split_at(8).0),
+            (None, None) => work(&[]),
+        }
+    }
+}
+
 /// The id of a call or an API request: the caller's own, or a random UUID (RFC 9562 §5.4).
 #[derive(Clone, PartialEq, Eq)]
-pub struct RequestId(Arc<str>);
+pub struct RequestId(Id);
+
+/// An id of a caller may be long; one of ours costs no allocation.
+#[derive(Clone, PartialEq, Eq)]
+enum Id {
+    Ours([u8; 36]),
+    Callers(Arc<str>),
+}
 
 impl RequestId {
     /// Takes over a caller's id when it is safe to repeat in headers and logs: 1 to 128 of `[A-Za-z0-9._:/+=-]`.
     pub fn from_caller(text: &str) -> Option<Self> {
         let safe = |b: u8| b.is_ascii_alphanumeric() || b"._:/+=-".contains(&b);
-        ((1..=128).contains(&text.len()) && text.bytes().all(safe)).then(|| Self(text.into()))
+        ((1..=128).contains(&text.len()) && text.bytes().all(safe)).then(|| Self(Id::Callers(text.into())))
     }
 
     /// A version 4 UUID made of two rolls.
@@ -225,12 +248,16 @@ impl RequestId {
                 (*high, *low) = (hex_digit(byte >> 4), hex_digit(byte & 0x0f));
             }
         }
-        Self(std::str::from_utf8(&text).unwrap_or_default().into())
+        Self(Id::Ours(text))
     }
 
     /// The id as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            // Digits and dashes are text.
+            Id::Ours(text) => std::str::from_utf8(text).unwrap_or_default(),
+            Id::Callers(text) => text,
+        }
     }
 }
 
@@ -240,13 +267,13 @@ const fn hex_digit(nibble: u8) -> u8 {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, f)
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 

@@ -47,7 +47,11 @@ impl Endpoint {
         if !bytes.iter().all(|b| b.is_ascii_graphic() && !b"\"<>^`{|}".contains(b)) {
             return Some("has a character that must be percent-encoded");
         }
-        let path = text.split('?').next().unwrap_or_default();
+        Self::path_fault(text.split('?').next().unwrap_or_default())
+    }
+
+    /// What two readers might take for different paths.
+    fn path_fault(path: &str) -> Option<&'static str> {
         let Some(decoded) = decode_once(path) else {
             return Some("has a '%' that is not followed by two hexadecimal digits");
         };
@@ -58,6 +62,16 @@ impl Endpoint {
             return Some("must not have a '..' segment");
         }
         None
+    }
+
+    /// Judges a path and query that are passed on as they are: as [`Endpoint::new`], but for characters that browsers leave unencoded.
+    ///
+    /// # Errors
+    /// [`Invalid`] naming the rule that was broken.
+    #[cfg(feature = "server")]
+    pub(crate) fn judge_forwarded(text: &str) -> Result<(), Invalid> {
+        let why = Self::path_fault(text.split('?').next().unwrap_or_default());
+        why.map_or(Ok(()), |why| Err(Invalid::new("path", format!("{} {why}", shown(text)))))
     }
 
     /// The path and query as they are sent.

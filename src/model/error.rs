@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{InstanceId, Method, RequestId, ServiceName};
+use super::{InstanceId, Method, RequestId, ServiceName, StaticAnswer};
 
 /// A value that is not what its field allows. `field` is as the user wrote it, `why` completes the sentence.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -97,10 +98,16 @@ pub enum Limit {
     Queue,
     /// `limits.queueTimeoutMs`: a call waited as long as it may.
     QueueTimeout,
-    /// `queue`: calls waiting for a worker of the API server.
+    /// `queue`: requests waiting for a worker of the API server.
     Workers,
+    /// `rateLimit.ratePerSecond`: calls of one service.
+    Rate,
+    /// `rateLimit.perCaller.ratePerSecond`: calls of one caller to one service.
+    CallerRate,
     /// Long polls waiting for a change.
     Watchers,
+    /// `maxBufferedBytes`: requests and answers held in memory.
+    Buffers,
     /// `maxServices`.
     Services,
     /// `maxInstancesPerService`.
@@ -108,13 +115,21 @@ pub enum Limit {
 }
 
 impl Limit {
+    /// Those that refuse calls.
+    pub const OF_CALLS: [Self; 5] = [Self::Queue, Self::QueueTimeout, Self::Workers, Self::Rate, Self::CallerRate];
+    /// Those that refuse other requests.
+    pub const OF_THE_MESH: [Self; 3] = [Self::Watchers, Self::Services, Self::Instances];
+
     /// The name of the setting that bounds it.
     pub const fn setting(self) -> &'static str {
         match self {
             Self::Queue => "maxQueue",
             Self::QueueTimeout => "queueTimeoutMs",
             Self::Workers => "queue",
+            Self::Rate => "rateLimit.ratePerSecond",
+            Self::CallerRate => "rateLimit.perCaller.ratePerSecond",
             Self::Watchers => "maxWatchers",
+            Self::Buffers => "maxBufferedBytes",
             Self::Services => "maxServices",
             Self::Instances => "maxInstancesPerService",
         }
@@ -135,6 +150,13 @@ pub enum Cause {
     },
     /// A limit is full.
     Overloaded(Limit),
+    /// It is called too often.
+    RateLimited {
+        /// By which limit.
+        limit: Limit,
+        /// Until the next call may come.
+        retry_after: Duration,
+    },
     /// The last attempt got no connection.
     Connect(ConnectFailure),
     /// The last attempt's connection broke.
@@ -149,6 +171,8 @@ pub enum Cause {
     DeadlineExceeded,
     /// The call passed through too many meshes.
     LoopDetected,
+    /// A route was told to fail it with this status.
+    FaultInjected(u16),
     /// The mesh is shutting down.
     Draining,
 }
@@ -161,6 +185,7 @@ impl Cause {
             Self::NoHealthyInstance => Reason::NoHealthyInstance,
             Self::CircuitOpen { .. } => Reason::CircuitOpen,
             Self::Overloaded(_) => Reason::Overloaded,
+            Self::RateLimited { .. } => Reason::RateLimited,
             Self::Connect(_) => Reason::UpstreamConnect,
             Self::Reset => Reason::UpstreamReset,
             Self::Protocol(_) => Reason::UpstreamProtocol,
@@ -168,6 +193,7 @@ impl Cause {
             Self::Timeout => Reason::UpstreamTimeout,
             Self::DeadlineExceeded => Reason::DeadlineExceeded,
             Self::LoopDetected => Reason::LoopDetected,
+            Self::FaultInjected(_) => Reason::FaultInjected,
             Self::Draining => Reason::Draining,
         }
     }
@@ -203,12 +229,22 @@ pub struct CallError {
     pub budget_exhausted: bool,
     /// No attempt can have been processed by an instance.
     pub not_sent: bool,
+    /// What the caller is to be answered instead, if the policy says so.
+    pub fallback: Option<Arc<StaticAnswer>>,
 }
 
 impl CallError {
     /// The word for why, as the HTTP API says it.
     pub const fn reason(&self) -> Reason {
         self.cause.reason()
+    }
+
+    /// The status of an HTTP answer that says so.
+    pub const fn status(&self) -> u16 {
+        match self.cause {
+            Cause::FaultInjected(status) => status,
+            _ => self.reason().status(),
+        }
     }
 
     /// The status of the last answer, when the cause is one.
@@ -219,10 +255,18 @@ impl CallError {
         }
     }
 
+    /// The limit that was full or too low, when the cause is one.
+    pub const fn limit(&self) -> Option<Limit> {
+        match self.cause {
+            Cause::Overloaded(limit) | Cause::RateLimited { limit, .. } => Some(limit),
+            _ => None,
+        }
+    }
+
     /// When it makes sense to call again.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self.cause {
-            Cause::CircuitOpen { retry_after } => Some(retry_after),
+            Cause::CircuitOpen { retry_after } | Cause::RateLimited { retry_after, .. } => Some(retry_after),
             Cause::Overloaded(_) => Some(Duration::from_secs(1)),
             _ => None,
         }
@@ -241,6 +285,7 @@ impl fmt::Display for CallError {
             Cause::NoHealthyInstance => write!(f, "no healthy instance available for service: {service}"),
             Cause::CircuitOpen { .. } => write!(f, "circuit breaker is OPEN for {service}"),
             Cause::Overloaded(limit) => write!(f, "{service} is overloaded: the limit {} is reached", limit.setting()),
+            Cause::RateLimited { limit, .. } => write!(f, "{service} is called too often: the limit {} is reached", limit.setting()),
             Cause::Connect(why) => why.fmt(f),
             Cause::Reset => Failure::Reset.fmt(f),
             Cause::Protocol(what) => write!(f, "unacceptable answer: {what}"),
@@ -248,6 +293,7 @@ impl fmt::Display for CallError {
             Cause::Timeout => write!(f, "no whole answer within the time of one attempt"),
             Cause::DeadlineExceeded => f.write_str("the deadline of the call has passed"),
             Cause::LoopDetected => write!(f, "the call to {service} has passed through too many meshes"),
+            Cause::FaultInjected(status) => write!(f, "a fault was injected: the route says to answer {status}"),
             Cause::Draining => f.write_str("the mesh is shutting down"),
         }
     }
@@ -291,6 +337,18 @@ reasons! {
     MethodNotAllowed = "method_not_allowed", 405;
     /// The body is larger than allowed.
     PayloadTooLarge = "payload_too_large", 413;
+    /// The head of the request is larger than allowed.
+    HeadersTooLarge = "headers_too_large", 431;
+    /// The path and query are longer than allowed.
+    UriTooLong = "uri_too_long", 414;
+    /// The request did not come in time.
+    RequestTimeout = "request_timeout", 408;
+    /// A version of HTTP that is not spoken here.
+    VersionNotSupported = "version_not_supported", 505;
+    /// Something the mesh does not do, such as an upgrade to anything but a WebSocket.
+    NotImplemented = "not_implemented", 501;
+    /// It is called too often.
+    RateLimited = "rate_limited", 429;
     /// No such service is registered.
     UnknownService = "unknown_service", 503;
     /// Registered, but no instance is available.
@@ -313,6 +371,8 @@ reasons! {
     DeadlineExceeded = "deadline_exceeded", 504;
     /// The call passed through too many meshes.
     LoopDetected = "loop_detected", 508;
+    /// A route was told to fail the call; the status is the route's.
+    FaultInjected = "fault_injected", 503;
     /// The mesh is shutting down.
     Draining = "draining", 503;
     /// The registry cannot confirm a write; nothing was changed.
@@ -335,6 +395,7 @@ mod tests {
             retry_skipped: None,
             budget_exhausted: false,
             not_sent: false,
+            fallback: None,
         }
     }
 

@@ -24,6 +24,18 @@ const HOP_BY_HOP: [&str; 9] = [
 /// Fields only the mesh may set on a request to an instance.
 const OURS: [&str; 6] = ["host", "content-length", "expect", "x-request-id", "x-service-mesh", "x-request-timeout-ms"];
 
+/// Header fields that can be looked up, however they are kept.
+pub trait Fields {
+    /// The first value of `name`, when it is text.
+    fn first(&self, name: &str) -> Option<&str>;
+}
+
+impl Fields for Headers {
+    fn first(&self, name: &str) -> Option<&str> {
+        Self::first(self, name)
+    }
+}
+
 /// An ordered list of header fields; names compare without case, duplicates are kept.
 ///
 /// All names lie in one buffer and all values in another, so that a list costs three allocations, not two for each field.
@@ -108,7 +120,7 @@ impl Headers {
     /// These fields without those that must not be passed on to an instance: hop-by-hop fields (also those named in `Connection`),
     /// framing, `Host`, and every field whose meaning belongs to the mesh (`x-mesh-…`, `x-weft-…`).
     pub fn for_upstream(&self) -> Self {
-        let stays = self.end_to_end(|name| OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours)) || is_mesh(name));
+        let stays = self.end_to_end(|name| is_only_ours(name.as_bytes()) || is_of_mesh(name.as_bytes()));
         let mut kept = Self::with_room(self.len() + ROOM_FOR_OURS);
         for ((name, value), stays) in self.iter().zip(stays) {
             if stays {
@@ -122,13 +134,23 @@ impl Headers {
     /// request id included: the answer carries the mesh's own).
     #[must_use]
     pub fn for_downstream(mut self) -> Self {
-        let ours = |name: &str| ["content-length", "x-request-id"].iter().any(|ours| name.eq_ignore_ascii_case(ours)) || is_mesh(name);
+        let ours = |name: &str| {
+            ["content-length", "x-request-id"].iter().any(|ours| name.eq_ignore_ascii_case(ours)) || is_of_mesh(name.as_bytes())
+        };
         let stays: Vec<bool> = self.end_to_end(ours).collect();
         // From the end, so that what is still to be looked at stays where it is.
         for (at, _) in stays.iter().enumerate().rev().filter(|(_, stays)| !**stays) {
             self.remove(at);
         }
         self
+    }
+
+    /// Removes every field of that name.
+    pub fn remove_all(&mut self, name: &str) {
+        let named: Vec<usize> = self.iter().enumerate().filter(|(_, (n, _))| n.eq_ignore_ascii_case(name)).map(|(at, _)| at).collect();
+        for at in named.into_iter().rev() {
+            self.remove(at);
+        }
     }
 
     fn remove(&mut self, at: usize) {
@@ -151,7 +173,7 @@ impl Headers {
             options.any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
         };
         self.iter().map(move |(name, _)| {
-            let hop_by_hop = HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop)) || (names_hops && named(name));
+            let hop_by_hop = is_hop_by_hop(name.as_bytes()) || (names_hops && named(name));
             !hop_by_hop && !excluded(name)
         })
     }
@@ -183,8 +205,19 @@ impl fmt::Debug for Headers {
     }
 }
 
-fn is_mesh(name: &str) -> bool {
-    ["x-mesh-", "x-weft-"].iter().any(|prefix| name.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix)))
+/// Whether a field belongs to one connection, whatever `Connection` names.
+pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
+    HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop.as_bytes()))
+}
+
+/// Whether only the mesh may set a field on a request to an instance.
+pub(crate) fn is_only_ours(name: &[u8]) -> bool {
+    OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
+}
+
+/// Whether a field's meaning belongs to the mesh.
+pub(crate) fn is_of_mesh(name: &[u8]) -> bool {
+    [b"x-mesh-", b"x-weft-"].iter().any(|prefix| name.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(*prefix)))
 }
 
 /// Whether `text` is a token (RFC 9110 §5.6.2), as header names and methods are.

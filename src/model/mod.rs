@@ -6,6 +6,7 @@
 mod call;
 mod endpoint;
 mod error;
+mod fallback;
 mod headers;
 mod instance;
 mod name;
@@ -17,9 +18,10 @@ pub mod time;
 pub use call::{Call, Caller, Method, Reply, RequestId};
 pub use endpoint::Endpoint;
 pub use error::{CallError, Cause, ConnectFailure, Failure, Invalid, Limit, Reason};
+pub use fallback::StaticAnswer;
+pub use headers::{Fields, Headers, TRACE_CONTEXT};
 #[cfg(feature = "server")]
-pub(crate) use headers::push_decimal;
-pub use headers::{Headers, TRACE_CONTEXT};
+pub(crate) use headers::{is_hop_by_hop, is_of_mesh, is_only_ours, push_decimal};
 pub(crate) use instance::authority;
 pub use instance::{AdminState, HealthTarget, Host, Registration, Scheme, Weight};
 pub use name::{InstanceId, ServiceName};

@@ -62,10 +62,29 @@ leaf! {
     usize => |n| Some(*n as f64),
     f64 => |n| Some(*n),
     Millis => |n| Some(n.0 as f64),
-    Option<u32> => |n| n.map(f64::from),
+    serde_json::Value => |_| None,
     Vec<u16> => |_| None,
     Vec<String> => |_| None,
     BTreeMap<String, String> => |_| None,
+}
+
+impl<T: Setting> Setting for Option<T> {
+    fn annotate(&self, out: &mut String, indent: usize) {
+        match self {
+            None => out.push_str("null"),
+            Some(value) => value.annotate(out, indent),
+        }
+    }
+
+    fn check(&self, path: &str, faults: &mut Vec<Invalid>) {
+        if let Some(value) = self {
+            value.check(path, faults);
+        }
+    }
+
+    fn number(&self) -> Option<f64> {
+        self.as_ref().and_then(Setting::number)
+    }
 }
 
 /// Writes one field of a group.
@@ -93,6 +112,8 @@ pub fn check_field(path: &str, field: &str, value: &dyn Setting, range: Option<(
 
 /// `snake_case` as `camelCase`.
 pub fn camel(field: &str) -> String {
+    // A keyword, as Rust writes it.
+    let field = field.strip_prefix("r#").unwrap_or(field);
     let mut out = String::with_capacity(field.len());
     let mut upper = false;
     for c in field.chars() {

@@ -121,10 +121,27 @@ impl Dice for SeededDice {
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The output function of SplitMix64 (Steele, Lea and Flood, 2014).
-const fn mix(state: u64) -> u64 {
+pub(crate) const fn mix(state: u64) -> u64 {
     let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+/// As much chance as one call needs, out of one roll: the sequence that the roll begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chances(u64);
+
+impl Chances {
+    /// The sequence that `roll` begins.
+    pub(crate) const fn of(roll: u64) -> Self {
+        Self(roll)
+    }
+
+    /// The next sixty-four evenly distributed bits.
+    pub(crate) const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(GOLDEN);
+        mix(self.0)
+    }
 }
 
 /// A share of one, in `0.0..1.0`, from a roll.

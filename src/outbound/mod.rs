@@ -1,9 +1,11 @@
-//! Everything that touches the outer world on behalf of the mesh: calls and checks by ureq, host names, the health checker's threads.
+//! Everything that touches the outer world on behalf of the mesh: calls and checks by ureq, host names, the health checker's threads,
+//! copies of calls.
 //!
 //! [`Mesh::builder`] is here because it is what joins a mesh to this world.
 
 mod connection;
 mod health_checker;
+mod mirror;
 mod resolver;
 pub mod store;
 mod upstream;
@@ -111,7 +113,8 @@ impl Builder {
         self
     }
 
-    /// Whether health is checked by background threads (it is unless switched off). Without them, [`Mesh::check_now`] does it on demand.
+    /// Whether health is checked by background threads (it is unless switched off). Without them, [`Mesh::check_now`] does it on demand, and the copies that routes
+    /// mirror are dropped.
     pub const fn background(mut self, background: bool) -> Self {
         self.background = background;
         self
@@ -128,6 +131,7 @@ impl Builder {
         })?;
         if self.background {
             health_checker::start(&mesh).map_err(BuildError::Thread)?;
+            mirror::start(&mesh);
         }
         Ok(mesh)
     }

@@ -48,7 +48,7 @@ impl Transport for Ureq {
         let mut uri = ureq::http::uri::Parts::default();
         uri.scheme = Some(line.scheme.clone());
         uri.authority.clone_from(&line.authority);
-        uri.path_and_query = Some(PathAndQuery::try_from(call.endpoint.as_str()).map_err(malformed)?);
+        uri.path_and_query = Some(PathAndQuery::try_from(attempt.endpoint(call.endpoint.as_str())).map_err(malformed)?);
         let uri = Uri::from_parts(uri).map_err(malformed)?;
         let answer = match (&call.body, call.method) {
             // Without a body, ureq would send these chunked.
@@ -273,6 +273,8 @@ const fn http_method(method: Method) -> ureq::http::Method {
         Method::Patch => ureq::http::Method::PATCH,
         Method::Delete => ureq::http::Method::DELETE,
         Method::Options => ureq::http::Method::OPTIONS,
+        // A call cannot name it.
+        Method::Other => ureq::http::Method::TRACE,
     }
 }
 

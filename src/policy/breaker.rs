@@ -6,9 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::classify::Outcome;
+use super::window::Window;
 use crate::model::settings::{Millis, settings};
 
 settings! {
@@ -22,6 +23,54 @@ settings! {
         timeout_ms: Millis = Millis(60_000), in 1, 86_400_000;
         /// Trial calls in flight at once while half open.
         half_open_max_calls: u32 = 2, in 1, 1_000_000;
+        /// Share of failed calls within the window that opens the circuit, instead of failures in a row. 0: failures in a row do.
+        failure_rate_percent: u32 = 0, in 0, 100;
+        /// How far back the window reaches.
+        window_ms: Millis = Millis(10_000), in 100, 3_600_000;
+        /// With fewer calls than this in the window, no share opens the circuit.
+        min_calls: u32 = 20, in 1, 1_000_000;
+        /// Share of slow calls within the window that opens the circuit too; a slow trial then counts as failed. 0: slowness does not.
+        slow_call_rate_percent: u32 = 0, in 0, 100;
+        /// A call that takes longer, retries and waits included, is slow.
+        slow_call_ms: Millis = Millis(5_000), in 1, 86_400_000;
+    }
+}
+
+/// What an operator may order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Refuse every call until told otherwise.
+    ForcedOpen,
+    /// Let every call through until told otherwise.
+    Disabled,
+    /// Let the outcomes of calls decide again. What was forced open begins with trials.
+    Auto,
+    /// Close, forget what was counted, and let the outcomes of calls decide.
+    Reset,
+}
+
+/// Who decides.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Control {
+    /// The outcomes of calls.
+    #[default]
+    Auto,
+    /// An operator: no call passes.
+    ForcedOpen,
+    /// An operator: every call passes.
+    Disabled,
+}
+
+impl Control {
+    /// As it stands in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::ForcedOpen => "forced_open",
+            Self::Disabled => "disabled",
+        }
     }
 }
 
@@ -92,11 +141,25 @@ pub struct Breaker {
     state: State,
     /// Counts changes of state; a permit from an earlier generation changes nothing.
     generation: u64,
+    control: Control,
+    /// What came of the latest calls while closed, where a share of them decides.
+    window: Window,
 }
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { state: State::Closed { failures: 0 }, generation: 0 }
+        Self { state: State::Closed { failures: 0 }, generation: 0, control: Control::Auto, window: Window::default() }
+    }
+}
+
+impl Config {
+    const fn goes_by_share(&self) -> bool {
+        self.failure_rate_percent > 0 || self.slow_call_rate_percent > 0
+    }
+
+    /// Whether so long a call counts as slow.
+    fn is_slow(&self, took: Duration) -> bool {
+        self.slow_call_rate_percent > 0 && took > self.slow_call_ms.duration()
     }
 }
 
@@ -106,6 +169,11 @@ impl Breaker {
     /// # Errors
     /// [`Refused`] while the circuit is open, or half open with all its trials in flight.
     pub fn admit(&mut self, config: &Config, now: Instant) -> (Result<Permit, Refused>, Option<Transition>) {
+        match self.control {
+            Control::Auto => {}
+            Control::ForcedOpen => return (Err(Refused { retry_after: config.timeout_ms.duration() }), None),
+            Control::Disabled => return (Ok(Permit { generation: self.generation, trial: false }), None),
+        }
         let mut transition = None;
         if let State::Open { since, failures } = self.state {
             let open_for = now.saturating_duration_since(since);
@@ -127,33 +195,36 @@ impl Breaker {
         (Ok(Permit { generation: self.generation, trial }), transition)
     }
 
-    /// Takes a permit back with the outcome of its call.
-    pub fn record(&mut self, config: &Config, permit: Permit, outcome: Outcome, now: Instant) -> Option<Transition> {
-        if permit.generation != self.generation {
+    /// Takes a permit back with the outcome of its call, which took `took`.
+    pub fn record(&mut self, config: &Config, permit: Permit, outcome: Outcome, took: Duration, now: Instant) -> Option<Transition> {
+        if permit.generation != self.generation || self.control != Control::Auto {
             return None;
         }
+        let slow = config.is_slow(took);
         match &mut self.state {
-            State::Closed { failures } => match outcome {
-                Outcome::Success => *failures = 0,
-                Outcome::Failure => {
-                    *failures += 1;
-                    let failures = *failures;
-                    if failures >= config.failure_threshold {
-                        return Some(self.change(State::Open { since: now, failures }));
-                    }
+            State::Closed { failures } => {
+                let failed = match outcome {
+                    Outcome::Excluded => return None,
+                    Outcome::Success => false,
+                    Outcome::Failure => true,
+                };
+                *failures = if failed { *failures + 1 } else { 0 };
+                let failures = *failures;
+                let in_a_row = config.failure_rate_percent == 0 && failures >= config.failure_threshold;
+                if in_a_row || self.is_share(config, failed, slow, now) {
+                    return Some(self.change(State::Open { since: now, failures }));
                 }
-                Outcome::Excluded => {}
-            },
+            }
             State::HalfOpen { in_flight, successes, failures } => {
                 *in_flight = in_flight.saturating_sub(1);
                 match outcome {
-                    Outcome::Success => {
+                    Outcome::Success if !slow => {
                         *successes += 1;
                         if *successes >= config.success_threshold {
                             return Some(self.change(State::Closed { failures: 0 }));
                         }
                     }
-                    Outcome::Failure => {
+                    Outcome::Success | Outcome::Failure => {
                         let failures = *failures;
                         return Some(self.change(State::Open { since: now, failures }));
                     }
@@ -164,6 +235,39 @@ impl Breaker {
             State::Open { .. } => {}
         }
         None
+    }
+
+    /// Counts a call in the window, if there is one; answers whether too many in it failed or were slow.
+    fn is_share(&mut self, config: &Config, failed: bool, slow: bool, now: Instant) -> bool {
+        if !config.goes_by_share() {
+            return false;
+        }
+        let counts = self.window.count(config.window_ms.duration(), failed, slow, now);
+        let too_many = |part, percent| percent > 0 && counts.is_share(part, percent);
+        counts.calls >= config.min_calls
+            && (too_many(counts.failures, config.failure_rate_percent) || too_many(counts.slow, config.slow_call_rate_percent))
+    }
+
+    /// Does what an operator orders. Answers whether anything changed, and the change of state if there was one.
+    pub fn obey(&mut self, order: Order, now: Instant) -> (bool, Option<Transition>) {
+        let (failures, before) = (self.view().1, self.control);
+        let (control, to) = match (order, before) {
+            (Order::ForcedOpen, Control::ForcedOpen) | (Order::Disabled, Control::Disabled) | (Order::Auto, Control::Auto) => {
+                return (false, None);
+            }
+            (Order::ForcedOpen, _) => (Control::ForcedOpen, State::Open { since: now, failures }),
+            (Order::Auto, Control::ForcedOpen) => (Control::Auto, State::HalfOpen { in_flight: 0, successes: 0, failures }),
+            (Order::Disabled, _) => (Control::Disabled, State::Closed { failures: 0 }),
+            (Order::Auto | Order::Reset, _) => (Control::Auto, State::Closed { failures: 0 }),
+        };
+        self.control = control;
+        let transition = self.change(to);
+        (true, Some(transition).filter(|transition| transition.from != transition.to))
+    }
+
+    /// Who decides.
+    pub const fn control(&self) -> Control {
+        self.control
     }
 
     /// Whether a call that is under way must not be retried: the circuit opened meanwhile.
@@ -184,6 +288,7 @@ impl Breaker {
         let from = self.view().0;
         self.state = to;
         self.generation += 1;
+        self.window = Window::default();
         Transition { from, to: self.view().0 }
     }
 }
@@ -209,7 +314,7 @@ mod tests {
         }
 
         fn record(&mut self, permit: Permit, outcome: Outcome) {
-            self.breaker.record(&self.config, permit, outcome, self.now);
+            self.breaker.record(&self.config, permit, outcome, Duration::ZERO, self.now);
         }
 
         fn call(&mut self, outcome: Outcome) {
@@ -313,6 +418,72 @@ mod tests {
         assert_eq!(bench.breaker.view(), (Status::HalfOpen, 5, 1));
     }
 
+    #[test]
+    fn with_a_rate_a_share_of_the_window_opens_it_and_failures_in_a_row_do_not() {
+        let mut bench = Bench::new();
+        bench.config = Config { failure_rate_percent: 50, min_calls: 10, ..Config::default() };
+        for _ in 0..9 {
+            bench.call(Outcome::Failure);
+        }
+        assert_eq!(bench.breaker.view().0, Status::Closed, "too few calls to judge by");
+        bench.after(10_000);
+        for outcome in [Outcome::Success, Outcome::Failure, Outcome::Excluded].into_iter().cycle().take(13) {
+            bench.call(outcome);
+            bench.after(100);
+        }
+        assert_eq!(bench.breaker.view(), (Status::Closed, 0, 0), "nine calls");
+        bench.call(Outcome::Failure);
+        assert_eq!(bench.breaker.view(), (Status::Open, 1, 0), "half of ten");
+    }
+
+    #[test]
+    fn slow_calls_open_it_where_they_may_and_a_slow_trial_has_failed() {
+        let mut bench = Bench::new();
+        bench.config = Config { slow_call_rate_percent: 60, slow_call_ms: Millis(100), min_calls: 5, ..Config::default() };
+        let call = |bench: &mut Bench, ms| {
+            let permit = bench.admit().expect("admitted");
+            bench.breaker.record(&bench.config, permit, Outcome::Success, Duration::from_millis(ms), bench.now)
+        };
+        for ms in [100, 100, 101, 101] {
+            assert_eq!(call(&mut bench, ms), None);
+        }
+        assert_eq!(call(&mut bench, 500), Some(Transition { from: Status::Closed, to: Status::Open }));
+        bench.after(60_000);
+        assert_eq!(call(&mut bench, 500), Some(Transition { from: Status::HalfOpen, to: Status::Open }));
+        bench.after(60_000);
+        assert_eq!(call(&mut bench, 1), None);
+        assert_eq!(call(&mut bench, 1), Some(Transition { from: Status::HalfOpen, to: Status::Closed }));
+    }
+
+    #[test]
+    fn an_operator_opens_closes_and_hands_back() {
+        let mut bench = Bench::new();
+        let obey = |bench: &mut Bench, order| {
+            let (changed, transition) = bench.breaker.obey(order, bench.now);
+            (changed, transition.map(|transition| transition.to), bench.breaker.control())
+        };
+        let under_way = bench.admit().expect("before");
+        assert_eq!(obey(&mut bench, Order::ForcedOpen), (true, Some(Status::Open), Control::ForcedOpen));
+        assert_eq!(obey(&mut bench, Order::ForcedOpen), (false, None, Control::ForcedOpen));
+        bench.after(600_000);
+        assert_eq!(bench.admit(), Err(Refused { retry_after: Duration::from_secs(60) }), "time does not end it");
+        bench.record(under_way, Outcome::Success);
+        assert_eq!(obey(&mut bench, Order::Auto), (true, Some(Status::HalfOpen), Control::Auto));
+        assert!(bench.admit().expect("a trial").is_trial());
+        assert_eq!(obey(&mut bench, Order::Disabled), (true, Some(Status::Closed), Control::Disabled));
+        for _ in 0..100 {
+            bench.call(Outcome::Failure);
+        }
+        assert_eq!(bench.breaker.view(), (Status::Closed, 0, 0));
+        assert_eq!(obey(&mut bench, Order::Auto), (true, None, Control::Auto));
+        for _ in 0..5 {
+            bench.call(Outcome::Failure);
+        }
+        assert_eq!(bench.breaker.view().0, Status::Open);
+        assert_eq!(obey(&mut bench, Order::Reset), (true, Some(Status::Closed), Control::Auto));
+        assert_eq!(bench.breaker.view(), (Status::Closed, 0, 0));
+    }
+
     /// Whatever happens in whatever order: trials in flight never exceed the limit, an open circuit admits nobody before its time, and
     /// once all permits are back and the time is over, somebody is admitted.
     #[test]
@@ -337,7 +508,7 @@ mod tests {
                         let at = usize::try_from(dice.roll()).expect("64 bits") % out.len();
                         let (_, permit) = out.swap_remove(at);
                         let outcome = [Outcome::Success, Outcome::Failure, Outcome::Excluded][(dice.roll() % 3) as usize];
-                        let transition = bench.breaker.record(&bench.config, permit, outcome, bench.now);
+                        let transition = bench.breaker.record(&bench.config, permit, outcome, Duration::ZERO, bench.now);
                         if transition.is_some_and(|t| t.to == Status::Open) {
                             opened_at = Some(bench.now);
                         }

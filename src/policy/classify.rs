@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::retry::{Config, RetryOn};
-use crate::model::{ConnectFailure, Failure, Headers};
+use crate::model::{ConnectFailure, Failure, Fields};
 
 /// What something says about the health of whoever it is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,10 +28,10 @@ pub enum Again {
 }
 
 /// How an attempt ended.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Event<'a> {
     /// An answer came: its status and header fields.
-    Answer(u16, &'a Headers),
+    Answer(u16, &'a dyn Fields),
     /// No (whole) answer came.
     Failed(&'a Failure),
 }
@@ -49,12 +49,31 @@ pub struct Meaning {
     pub deliverable: bool,
     /// When the instance asked to be called again, if it did.
     pub retry_after: Option<Duration>,
+    /// The instance asked to be spared, which is no failure.
+    pub busy: bool,
+}
+
+/// As how slow an answer counts that failed, for strategies that go by latency.
+const PENALTY: Duration = Duration::from_secs(5);
+/// No instance can take itself out for longer than this.
+const LONGEST_PENALTY: Duration = Duration::from_secs(300);
+
+impl Meaning {
+    /// What an attempt that took `took` counts as for strategies that go by latency: a failure or a request to be spared as slow, whatever
+    /// the time it took. `None` when it shows nothing.
+    pub fn latency(&self, took: Duration) -> Option<Duration> {
+        match self.instance {
+            Outcome::Success => Some(took),
+            Outcome::Excluded if !self.busy => None,
+            Outcome::Failure | Outcome::Excluded => Some(self.retry_after.unwrap_or(PENALTY).min(LONGEST_PENALTY).max(took)),
+        }
+    }
 }
 
 /// What `event` means under `config`. `cut_short`: the time that was over, if one was, was the caller's own limit, not the policy's.
 pub fn classify(event: &Event<'_>, config: &Config, cut_short: bool) -> Meaning {
     let retried = |on: RetryOn, again: Again| if config.retry_on.contains(&on) { again } else { Again::Never };
-    let said = |call, instance, again, deliverable| Meaning { call, instance, again, deliverable, retry_after: None };
+    let said = |call, instance, again, deliverable| Meaning { call, instance, again, deliverable, retry_after: None, busy: false };
     match event {
         Event::Answer(status, headers) => {
             let retry_after = || headers.first("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
@@ -62,12 +81,13 @@ pub fn classify(event: &Event<'_>, config: &Config, cut_short: bool) -> Meaning 
             match status {
                 429 => {
                     let again = retried(on, Again::Always);
-                    Meaning { call: Outcome::Excluded, instance: Outcome::Excluded, again, deliverable: true, retry_after: retry_after() }
+                    let said = said(Outcome::Excluded, Outcome::Excluded, again, true);
+                    Meaning { retry_after: retry_after(), busy: true, ..said }
                 }
                 501 | 505 => said(Outcome::Success, Outcome::Success, Again::Never, true),
                 503 => {
                     // A 503 means "not now"; but one that another mesh made may hide an attempt that was processed.
-                    let may_hide = headers.contains("x-mesh-reason") && headers.first("x-mesh-not-sent") != Some("true");
+                    let may_hide = headers.first("x-mesh-reason").is_some() && headers.first("x-mesh-not-sent") != Some("true");
                     let again = retried(on, if may_hide { Again::IfIdempotent } else { Again::Always });
                     Meaning { retry_after: retry_after(), ..said(Outcome::Failure, Outcome::Failure, again, false) }
                 }
@@ -93,6 +113,7 @@ pub fn classify(event: &Event<'_>, config: &Config, cut_short: bool) -> Meaning 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Headers;
 
     fn answer(status: u16, fields: &[(&str, &str)]) -> Meaning {
         let mut headers = Headers::new();
@@ -156,6 +177,25 @@ mod tests {
             assert_eq!(classify(&Event::Answer(status, &empty), &config, false).again, Again::Never, "{status}");
         }
         assert_eq!(classify(&Event::Failed(&Failure::Reset), &config, false).again, Again::Never);
+    }
+
+    #[test]
+    fn what_failed_or_is_busy_counts_as_slow() {
+        let (quick, s) = (Duration::from_millis(1), Duration::from_secs);
+        for (name, meaning, latency) in [
+            ("200", answer(200, &[]), Some(quick)),
+            ("404", answer(404, &[]), Some(quick)),
+            ("500", answer(500, &[]), Some(s(5))),
+            ("429", answer(429, &[]), Some(s(5))),
+            ("429 for a while", answer(429, &[("retry-after", "60")]), Some(s(60))),
+            ("503 for ever", answer(503, &[("retry-after", "86400")]), Some(s(300))),
+            ("refused", failed(&Failure::Connect(ConnectFailure::Refused), false), Some(s(5))),
+            ("timeout by the caller", failed(&Failure::Timeout, true), None),
+            ("stale", failed(&Failure::Stale { written: false }, false), None),
+        ] {
+            assert_eq!(meaning.latency(quick), latency, "{name}");
+        }
+        assert_eq!(failed(&Failure::Timeout, false).latency(s(10)), Some(s(10)));
     }
 
     #[test]

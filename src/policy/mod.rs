@@ -21,16 +21,23 @@
 //! | kept-alive connection was closed, request not fully written | excluded | excluded | any method, at once, once | `upstream_reset` |
 //! | kept-alive connection was closed, request written | excluded | excluded | idempotent only, at once, once | `upstream_reset` |
 //! | not HTTP, too large | failure | failure | no | `upstream_protocol` |
+//!
+//! What is refused or failed before an attempt (a limit, a rate, an open circuit, an injected fault) is excluded everywhere and not retried.
 
 pub mod balance;
 pub mod breaker;
 pub mod classify;
+pub mod hash;
 pub mod health;
 pub mod limit;
 pub mod outlier;
+pub mod rate;
 pub mod retry;
+pub mod route;
 pub mod timeout;
 pub mod upstreams;
+mod warnings;
+pub mod window;
 
 use serde_json::Value;
 
@@ -54,6 +61,10 @@ settings! {
         health_check: health::Config = health::Config::default();
         /// How much may run and wait at once.
         limits: limit::Config = limit::Config::default();
+        /// How often it may be called.
+        rate_limit: rate::Config = rate::Config::default();
+        /// What is special about some calls: the first route whose "match" covers a call decides. A route and all it may have:
+        routes: route::Table = route::Table::default();
     }
 }
 
@@ -63,11 +74,14 @@ impl Policy {
     /// # Errors
     /// [`Invalid`] naming the first key that is unknown, has the wrong type, or is out of range.
     pub fn from_json(json: &Value) -> Result<Self, Invalid> {
-        let policy: Self = crate::policy::read(json, &Self::default())?;
+        let mut policy: Self = crate::policy::read(json, &Self::default())?;
         let mut faults = Vec::new();
         policy.check("", &mut faults);
         policy.timeouts.check_order(&mut faults);
         policy.health_check.check_request(&mut faults);
+        if let Err(fault) = policy.routes.build(&policy.timeouts, &policy.retry) {
+            faults.push(fault);
+        }
         match faults.into_iter().next() {
             None => Ok(policy),
             Some(fault) => Err(fault),

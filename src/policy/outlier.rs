@@ -78,6 +78,20 @@ impl Outlier {
         ends
     }
 
+    /// Whether its time is over, which is said once.
+    pub fn returned(&mut self, now: Instant) -> bool {
+        let over = self.ejected.is_some_and(|ejection| ejection.until <= now);
+        if over {
+            self.ejected = None;
+        }
+        over
+    }
+
+    /// Whether it is left out, or nobody has yet asked whether its time is over.
+    pub const fn is_out(&self) -> bool {
+        self.ejected.is_some()
+    }
+
     /// Until when the instance is left out, if it is.
     pub fn ejected_until(&self, now: Instant) -> Option<Instant> {
         self.ejected.map(|ejection| ejection.until).filter(|until| now < *until)

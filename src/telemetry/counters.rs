@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::histogram::Histogram;
-use crate::model::Cause;
+use crate::model::{Cause, Limit};
+use crate::policy::breaker::Status;
 
 /// A number that only grows.
 #[derive(Default, Debug)]
@@ -33,6 +34,8 @@ pub struct MeshCounters {
     pub latency_us: Counter,
     /// Calls to services that are not registered: in neither total.
     pub unknown: Counter,
+    /// Requests other than calls that were refused because a limit was full.
+    pub refused: ByLimit,
 }
 
 /// One service.
@@ -50,8 +53,24 @@ pub struct ServiceCounters {
     pub circuit_open: Counter,
     /// Calls that found no available instance.
     pub no_instance: Counter,
-    /// Calls refused because a limit was full.
-    pub overloaded: Counter,
+    /// Calls refused because a limit was full, by limit.
+    pub by_limit: ByLimit,
+    /// Calls that a route was told to fail.
+    pub fault_injected: Counter,
+    /// Calls that a route was told to hold up.
+    pub held_up: Counter,
+    /// Calls that failed and got the answer of their route instead.
+    pub fallbacks: Counter,
+    /// Calls that were copied to another service.
+    pub mirrored: Counter,
+    /// Copies that were dropped, since too many waited.
+    pub mirrors_dropped: Counter,
+    /// How often the circuit breaker opened.
+    pub breaker_opened: Counter,
+    /// How often it became half open.
+    pub breaker_half_opened: Counter,
+    /// How often it closed again.
+    pub breaker_closed: Counter,
     /// Ejections of instances.
     pub ejections: Counter,
     /// Duration of calls.
@@ -65,16 +84,61 @@ impl ServiceCounters {
         self.latency.record(took);
         match cause {
             Cause::CircuitOpen { .. } => self.circuit_open.add(1),
+            Cause::FaultInjected(_) => self.fault_injected.add(1),
             Cause::NoHealthyInstance => self.no_instance.add(1),
-            Cause::Overloaded(_) => self.overloaded.add(1),
+            Cause::Overloaded(limit) | Cause::RateLimited { limit, .. } => self.by_limit.add(*limit),
             _ => {}
         }
+    }
+
+    /// Counts what a route did about a call.
+    pub fn decided(&self, held_up: bool, fallback: bool) {
+        if held_up {
+            self.held_up.add(1);
+        }
+        if fallback {
+            self.fallbacks.add(1);
+        }
+    }
+
+    /// Counts a change of the circuit breaker.
+    pub fn breaker_became(&self, status: Status) {
+        match status {
+            Status::Open => &self.breaker_opened,
+            Status::HalfOpen => &self.breaker_half_opened,
+            Status::Closed => &self.breaker_closed,
+        }
+        .add(1);
     }
 
     /// Counts a call whose answer was delivered.
     pub fn delivered(&self, took: Duration) {
         self.successes.add(1);
         self.latency.record(took);
+    }
+}
+
+/// Refusals by limit.
+#[derive(Default, Debug)]
+pub struct ByLimit {
+    counters: [Counter; Limit::OF_CALLS.len() + Limit::OF_THE_MESH.len()],
+}
+
+impl ByLimit {
+    /// One more.
+    pub fn add(&self, limit: Limit) {
+        if let Some(counter) = Self::place(limit).and_then(|at| self.counters.get(at)) {
+            counter.add(1);
+        }
+    }
+
+    /// How often a limit was full.
+    pub fn get(&self, limit: Limit) -> u64 {
+        Self::place(limit).and_then(|at| self.counters.get(at)).map_or(0, Counter::get)
+    }
+
+    fn place(limit: Limit) -> Option<usize> {
+        Limit::OF_CALLS.iter().chain(&Limit::OF_THE_MESH).position(|other| *other == limit)
     }
 }
 

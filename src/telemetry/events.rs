@@ -38,6 +38,7 @@ pub struct Event {
 pub enum Kind {
     Restored,
     Registered,
+    Changed,
     Deregistered,
     Expired,
     Healthy,
@@ -45,9 +46,11 @@ pub enum Kind {
     Ejected,
     Returned,
     Breaker,
+    Panic,
     State,
     Weight,
     Policy,
+    Warning,
     Addresses,
     Config,
     Draining,
@@ -56,7 +59,7 @@ pub enum Kind {
 impl Kind {
     /// Whether an operator should look: logged as a warning.
     const fn is_trouble(self) -> bool {
-        matches!(self, Self::Expired | Self::Unhealthy | Self::Ejected | Self::Breaker)
+        matches!(self, Self::Expired | Self::Unhealthy | Self::Ejected | Self::Breaker | Self::Panic | Self::Warning)
     }
 }
 

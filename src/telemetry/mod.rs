@@ -1,6 +1,7 @@
 //! Counters, histograms and events: what there is to see of the mesh. Counting takes no lock.
 
 pub mod counters;
+pub mod doors;
 pub mod events;
 pub mod histogram;
 pub mod report;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::histogram::Snapshot;
 use crate::model::time::as_ms;
-use crate::policy::breaker::Status;
+use crate::policy::breaker::{Control, Status};
 
 /// Everything that is counted.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -23,6 +23,8 @@ pub struct Report {
     pub uptime_seconds: u64,
     pub version: &'static str,
     pub unknown_service_requests: u64,
+    /// Requests other than calls, by the setting of the limit that was full.
+    pub refused: BTreeMap<&'static str, u64>,
     pub services: BTreeMap<String, ServiceReport>,
 }
 
@@ -47,11 +49,36 @@ pub struct ServiceReport {
     pub retries: u64,
     pub in_flight: u32,
     pub queued: u32,
+    pub panic: bool,
     pub refused: RefusedReport,
+    pub routes: RoutesReport,
+    pub breaker: BreakerHistory,
     pub ejections: u64,
     pub retry_budget_left: f64,
     pub latency_ms: LatencyReport,
     pub instances: BTreeMap<String, InstanceReport>,
+}
+
+/// What routes have done besides sending.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct RoutesReport {
+    pub held_up: u64,
+    pub fallbacks: u64,
+    pub mirrored: u64,
+    pub mirrors_dropped: u64,
+}
+
+/// Who decides about a circuit breaker, and how often it has changed.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct BreakerHistory {
+    pub control: Control,
+    pub opened: u64,
+    pub half_opened: u64,
+    pub closed: u64,
 }
 
 /// Calls that were answered without an attempt, and retries that were left out, by what was full or missing.
@@ -62,7 +89,11 @@ pub struct RefusedReport {
     pub circuit_open: u64,
     pub no_healthy_instance: u64,
     pub overloaded: u64,
+    pub rate_limited: u64,
+    pub fault_injected: u64,
     pub retries_over_budget: u64,
+    /// By the setting of the limit that was full.
+    pub by_limit: BTreeMap<&'static str, u64>,
 }
 
 /// One instance.

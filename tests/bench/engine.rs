@@ -1,10 +1,11 @@
 //! What the engine itself costs: calls through a transport that answers at once, so that everything measured is ours.
 //!
-//! `cargo bench --bench engine` prints nanoseconds and allocations per call with one thread, and calls per second with 64 threads over 200
-//! services of 5 instances. With `RUSTFLAGS='--cfg weft_measure_locks'` it also prints how long each kind of lock was held.
+//! `cargo bench --bench engine` prints nanoseconds and allocations per call with one thread, the same for the call machine alone (balancing,
+//! breaker, limits and metrics, under each strategy and with a rate limit and routes), and calls per second with 64 threads over 200 services
+//! of 5 instances. With `RUSTFLAGS='--cfg weft_measure_locks'` it also prints how long each kind of lock was held.
 
 #![allow(unsafe_code)] // To count allocations.
-#![allow(clippy::expect_used, clippy::indexing_slicing)] // A measurement may fail loudly.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // A measurement may fail loudly.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
@@ -13,9 +14,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use weft::mesh::call::Attempt;
+use serde_json::{Value, json};
+use weft::mesh::Wake;
+use weft::mesh::call::{Attempt, CallMeta, Step};
 use weft::mesh::ports::{Incoming, Outgoing, Probe, Transport};
-use weft::model::{Failure, Headers};
+use weft::model::{Failure, Headers, RequestId};
 use weft::policy::health::CheckResult;
 use weft::{Call, Mesh, Registration};
 
@@ -71,6 +74,10 @@ fn main() {
     let calls: Vec<Call> = (0..SERVICES).map(|service| Call::get(&name(service), "/").expect("valid")).collect();
 
     one_thread(&mesh, &calls[0]);
+    println!("the call machine alone, 5 instances:");
+    for (what, policy) in policies() {
+        machine_alone(&mesh, &calls[1], what, &policy);
+    }
     many_threads(&mesh, &calls);
     #[cfg(weft_measure_locks)]
     locks::report();
@@ -94,6 +101,56 @@ fn one_thread(mesh: &Mesh, call: &Call) {
     rounds.sort_unstable();
     let (time, allocations) = rounds[rounds.len() / 2];
     println!("one thread: {} ns and {allocations} allocations per call (median of {} rounds)", time.as_nanos(), rounds.len());
+}
+
+/// What is measured by itself: a strategy, and everything at once.
+fn policies() -> Vec<(&'static str, Value)> {
+    let strategy = |name: &str| json!({"loadBalancing": {"strategy": name}});
+    let mut all: Vec<(&str, Value)> = ["round_robin", "least_connections", "peak_ewma", "random", "weighted_random", "consistent_hash"]
+        .map(|name| (name, strategy(name)))
+        .into();
+    let limits = json!({"ratePerSecond": 1e9, "perCaller": {"ratePerSecond": 1e9}});
+    let window = json!({"failureRatePercent": 50, "slowCallRatePercent": 50});
+    let routes: Vec<Value> = (0..10).map(|n| json!({"match": {"pathPrefix": format!("/{n}"), "headers": {"x": "y"}}})).collect();
+    all.push(("with rate limits", json!({"rateLimit": limits})));
+    all.push(("with a breaker window", json!({"circuitBreaker": window})));
+    all.push(("with ten routes, none taken", json!({"routes": routes})));
+    all.push(("with a split and header fields", json!({"routes": [{"split": [{"weight": 9}, {"weight": 1}], "setHeaders": {"x": "y"}}]})));
+    let everything = json!({"loadBalancing": {"strategy": "peak_ewma", "zone": "east", "slowStartMs": 1000, "panicThresholdPercent": 10},
+        "rateLimit": limits, "circuitBreaker": window, "routes": routes});
+    all.push(("peak_ewma and everything", everything));
+    all
+}
+
+/// A call through the machine, without the driver: no request is put together and no answer is read.
+fn machine_alone(mesh: &Mesh, call: &Call, what: &str, policy: &Value) {
+    const CALLS: u32 = 100_000;
+    mesh.reset_policy(&call.service).expect("kept");
+    mesh.patch_policy(&call.service, policy).expect("valid");
+    let call = Call { hash_key: (what == "consistent_hash").then(|| "user-1".to_owned()), ..call.clone() };
+    let (wake, answer) = (Wake::Thread(thread::current()), Headers::new());
+    let one = |n: u32| {
+        let meta = CallMeta::of(&call, RequestId::from_roll(1, u64::from(n)));
+        let mut now = Instant::now();
+        let mut machine = mesh.start(meta, wake.clone(), now).unwrap_or_else(|error| panic!("{error}"));
+        let Step::Send(attempt) = machine.step(now) else { panic!("it sends") };
+        black_box(&attempt);
+        now += Duration::from_micros(100);
+        machine.head(200, &answer, now, 7);
+        machine.body_end(Ok(()), now, 7);
+        black_box(matches!(machine.step(now), Step::Done(_)));
+    };
+    let mut rounds: Vec<(Duration, u64)> = (0..9)
+        .map(|_| {
+            let (start, before) = (Instant::now(), ALLOCATIONS.load(Ordering::Relaxed));
+            (0..CALLS).for_each(one);
+            (start.elapsed() / CALLS, (ALLOCATIONS.load(Ordering::Relaxed) - before) / u64::from(CALLS))
+        })
+        .collect();
+    rounds.sort_unstable();
+    let (time, allocations) = rounds[rounds.len() / 2];
+    let fastest = rounds[0].0.as_nanos();
+    println!("  {:>5} ns (fastest round {fastest:>5}) and {allocations} allocations per call  {what}", time.as_nanos());
 }
 
 fn many_threads(mesh: &Mesh, calls: &[Call]) {

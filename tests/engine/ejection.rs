@@ -190,3 +190,21 @@ fn lenient() -> World {
 fn no_breaker() -> serde_json::Value {
     json!({"circuitBreaker": {"failureThreshold": 1_000_000}})
 }
+
+#[test]
+fn a_success_after_the_return_halves_the_row() {
+    let failing = || std::iter::repeat_n(answer(500), 5);
+    // Ejected three times in a row, then one success, then ejected again.
+    let script = failing().chain(failing()).chain(failing()).chain([ok()]).chain(failing());
+    let world = lenient().policy(json!({"retry": {"baseDelayMs": 0}})).with("a", script).with("b", [ok()]);
+    let mut times = Vec::new();
+    for _ in 0..4 {
+        eject(&world);
+        let shown = world.mesh.service("users").expect("registered").instances.remove(0);
+        times.extend(shown.ejected_for_ms);
+        world.pass(300_000);
+    }
+    assert_eq!(times, [30_000, 60_000, 90_000, 60_000]);
+    world.serves(1);
+    assert_eq!(world.events(Kind::Returned).len(), 4, "each return is said");
+}

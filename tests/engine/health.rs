@@ -48,7 +48,7 @@ fn from_then_on_two_failures_take_it_out_and_one_pass_brings_it_back() {
     let world = checked(&[Passed, TimedOut, Passed, Unreachable, Answered(503), TimedOut, Passed]);
     assert_eq!(verdicts(&world, 7), [true, true, true, true, false, false, true]);
     let kinds: Vec<Kind> = world.mesh.events(0).events.into_iter().map(|event| event.kind).collect();
-    assert_eq!(kinds, [Kind::Registered, Kind::Unhealthy, Kind::Healthy], "only changes are news");
+    assert_eq!(kinds, [Kind::Registered, Kind::Changed, Kind::Unhealthy, Kind::Healthy], "only changes are news");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 use weft::mesh::Wake;
-use weft::mesh::call::{Attempt, CallMachine, Mode, Step, Verdict};
+use weft::mesh::call::{Attempt, CallMachine, CallMeta, Mode, Step, Verdict};
 use weft::model::{ConnectFailure, Failure, Headers, Reason, RequestId};
 use weft::{Call, CallError};
 
@@ -22,9 +22,12 @@ impl Alarm {
 
     fn wake(&self) -> Wake {
         let alarm = self.clone();
-        Wake::Call(Arc::new(move || {
-            alarm.0.fetch_add(1, Ordering::SeqCst);
-        }))
+        Wake::Call(
+            Arc::new(move |_| {
+                alarm.0.fetch_add(1, Ordering::SeqCst);
+            }),
+            0,
+        )
     }
 }
 
@@ -37,7 +40,8 @@ fn narrow() -> World {
 }
 
 fn begin(world: &World, call: &Call, mode: Mode, alarm: &Alarm) -> CallMachine {
-    world.mesh.start(call, RequestId::from_roll(1, 2), mode, alarm.wake(), world.now()).expect("registered")
+    let meta = CallMeta { mode, ..CallMeta::of(call, RequestId::from_roll(1, 2)) };
+    world.mesh.start(meta, alarm.wake(), world.now()).map_err(|error| error.to_string()).expect("registered")
 }
 
 fn streamed(world: &World) -> CallMachine {
@@ -258,7 +262,9 @@ fn reports_that_come_at_the_wrong_time_change_nothing() {
 #[test]
 fn an_unknown_service_has_no_machine() {
     let world = World::new();
-    assert!(world.mesh.start(&get(), RequestId::from_roll(1, 2), Mode::Stream, Alarm::default().wake(), world.now()).is_none());
+    let call = get();
+    let refused = world.mesh.start(CallMeta::of(&call, RequestId::from_roll(1, 2)), Alarm::default().wake(), world.now()).err();
+    assert_eq!(refused.expect("refused").reason(), Reason::UnknownService);
 }
 
 #[test]

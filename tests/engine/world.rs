@@ -78,6 +78,13 @@ impl World {
         Self { mesh, network, start: clock.now(), clock }
     }
 
+    /// Another mesh in the same world: the same time, the same network, its own services.
+    pub fn beside(&self) -> Self {
+        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let builder = Mesh::builder().clock(clock).transport(self.network.clone()).dice(SeededDice::new(2)).background(false);
+        Self { mesh: builder.defaults(json!({"retry": {"jitter": 0}})).build().expect("a mesh"), ..self.clone() }
+    }
+
     /// With an instance that acts as the script says; the last act is repeated for ever.
     pub fn with(self, instance: &str, script: impl IntoIterator<Item = Act>) -> Self {
         self.script(instance, script);

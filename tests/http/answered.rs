@@ -100,7 +100,7 @@ fn chunked_answers_and_those_that_end_with_the_connection_come_back_whole() {
 
 #[test]
 fn an_answer_to_head_has_no_body_to_wait_for() {
-    let house = House::new();
+    let house = House::on_one_loop(json!({}));
     let upstream = Upstream::start(|_| Act::Say(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\nx-a: b\r\n\r\n".to_vec()));
     house.register("s", "i", &upstream);
     for _ in 0..2 {
@@ -112,7 +112,7 @@ fn an_answer_to_head_has_no_body_to_wait_for() {
 
 #[test]
 fn connections_are_used_again() {
-    let house = House::with(json!({"retry": {"baseDelayMs": 1}}));
+    let house = House::on_one_loop(json!({"retry": {"baseDelayMs": 1}}));
     let upstream = Upstream::start(|asked| if asked.nth == 3 { status(500) } else { ok("x") });
     house.register("s", "i", &upstream);
     for _ in 0..6 {

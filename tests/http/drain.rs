@@ -64,6 +64,7 @@ fn a_draining_mesh_says_that_it_is_not_ready_and_goes_on_serving_for_a_while() {
     let house = House::new();
     let upstream = Upstream::named("x");
     house.register("s", "i", &upstream);
+    let mut client = house.client();
     thread::scope(|scope| {
         let drain = scope.spawn(|| house.server.drain(Duration::from_millis(1_500), PATIENCE));
         eventually("it says so", || (house.get("/ready").status == 503).then_some(()));
@@ -71,7 +72,7 @@ fn a_draining_mesh_says_that_it_is_not_ready_and_goes_on_serving_for_a_while() {
             let answer = house.get(target).with_status(503);
             assert_eq!((answer.reason().as_str(), answer.header("x-mesh-not-sent")), ("draining", Some("true")), "{target}");
         }
-        let answer = house.call("s", "/").with_status(200);
+        let answer = client.ask("POST", "/invoke", &[], &call("s", "/")).expect("answered").with_status(200);
         assert_eq!(answer.header("connection"), None, "not yet");
         house.get("/health").with_status(200);
         assert!(drain.join().expect("drained"));

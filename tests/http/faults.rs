@@ -1,14 +1,15 @@
 //! Every way an upstream can misbehave, and what the caller is told: always a clear answer, in time, and never a truncated 200.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use weft::Mesh;
-use weft::api::Config;
+use weft::server::Config;
 
 use crate::house::House;
 use crate::support::PATIENCE;
+use crate::support::hole::BlackHole;
 use crate::support::upstream::{Act, Asked, End, Upstream, answer, ok};
 
 /// The time of an attempt that is bound to use it up.
@@ -190,29 +191,6 @@ fn a_refused_connection_is_said_to_be_one_and_moves_on_at_once() {
     }
     assert!(start.elapsed() < PATIENCE, "without the wait of the schedule");
     assert_eq!(good.requests(), 4);
-}
-
-/// A listener that takes no connection any more: its queue is full, so that the system drops what knocks.
-struct BlackHole {
-    at: SocketAddr,
-    _listener: rustix::fd::OwnedFd,
-    _waiting: Vec<TcpStream>,
-}
-
-impl BlackHole {
-    fn new() -> Self {
-        use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
-        let listener = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
-        bind(&listener, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
-        listen(&listener, 0).expect("listening");
-        let at = SocketAddr::try_from(getsockname(&listener).expect("a name")).expect("an address");
-        let mut waiting = Vec::new();
-        while let Ok(stream) = TcpStream::connect_timeout(&at, ms(100)) {
-            waiting.push(stream);
-            assert!(waiting.len() < 100, "the queue never fills");
-        }
-        Self { at, _listener: listener, _waiting: waiting }
-    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use weft::api::{Address, Config};
+use weft::server::{Address, Config, InvokeOn};
 use weft::{Builder, Mesh, Server};
 
 use crate::support::client::{self, Answer, Client};
@@ -34,10 +34,16 @@ impl House {
         Self::of(Mesh::builder().defaults(defaults), Config::default())
     }
 
+    /// With one event loop, which uses its connections again whoever asks.
+    pub(crate) fn on_one_loop(defaults: Value) -> Self {
+        Self::of(Mesh::builder().defaults(defaults), Config { loops: 1, ..Config::default() })
+    }
+
     /// Of these parts; where it listens is decided here.
     pub(crate) fn of(builder: Builder, config: Config) -> Self {
         let mesh = builder.build().expect("a mesh");
-        let config = Config { listen: "127.0.0.1:0".to_owned(), ..config };
+        let invoke_on = if config.invoke_on == InvokeOn::Workers { config.invoke_on } else { crate::INVOKE_ON };
+        let config = Config { listen: "127.0.0.1:0".to_owned(), invoke_on, ..config };
         let server = Server::start(&mesh, &config, json!({"listen": config.listen})).expect("a server");
         let at = match server.addresses().as_slice() {
             [Address::Tcp(at)] => *at,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use weft::Mesh;
-use weft::api::Config;
+use weft::server::Config;
 
 use crate::house::House;
 use crate::support::upstream::{Act, Upstream, answer, ok};
@@ -225,4 +225,6 @@ fn the_registry_is_bounded_and_says_which_limit_is_full() {
     }
     let refused = house.put("/services/p9/policy", &json!({"retry": {"maxRetries": 0}})).with_status(503);
     assert_eq!(refused.json()["limit"], "maxServices", "settings of services nobody registered are bounded too");
+    let counted = house.metrics()["refused"].clone();
+    assert_eq!((&counted["maxServices"], &counted["maxInstancesPerService"]), (&json!(2), &json!(1)), "{counted}");
 }

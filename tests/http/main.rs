@@ -1,4 +1,4 @@
-//! The API over real sockets: a mesh and its server in this process, a client that sends raw bytes, and upstreams that do as they are told.
+//! The API over real sockets, calls in the event loops: a mesh and its server in this process, a client that sends raw bytes, and upstreams that do as they are told.
 
 #![cfg(feature = "server")]
 // Tests may fail loudly, and their helpers are called with temporaries.
@@ -8,7 +8,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+/// Where calls run in this program; the same tests run against both.
+pub(crate) const INVOKE_ON: weft::server::InvokeOn = weft::server::InvokeOn::Edge;
+
 mod answered;
+mod control;
 mod documented;
 mod drain;
 mod faults;
@@ -18,6 +22,7 @@ mod inputs;
 mod instances;
 mod places;
 mod repeated;
+mod routes;
 mod sent;
 mod services;
 mod stale;

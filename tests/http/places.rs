@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use weft::Mesh;
-use weft::api::Config;
 use weft::mesh::ports::Resolver;
 use weft::model::Host;
+use weft::server::Config;
 
 use crate::house::House;
 use crate::inputs::{assert_bad, register_with};

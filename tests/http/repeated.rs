@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use weft::Mesh;
-use weft::api::Config;
+use weft::server::Config;
 
 use crate::house::House;
 use crate::support::upstream::{Act, End, Upstream, answer, ok, status};

@@ -4,6 +4,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use weft::Mesh;
+use weft::server::Config;
 
 use crate::house::House;
 use crate::support::eventually;
@@ -38,7 +40,7 @@ fn a_long_poll_answers_when_something_changes_and_when_its_wait_is_over() {
 
 #[test]
 fn only_so_many_long_polls_may_wait_and_they_end_with_their_service() {
-    let house = House::new();
+    let house = House::of(Mesh::builder(), Config { max_watchers: 1, ..Config::default() });
     house.register_at("s", "a", 9);
     let index = house.get("/services/s").header("x-mesh-index").expect("an index").to_owned();
     let target = format!("/services/s?index={index}&wait=60s");

@@ -22,7 +22,7 @@ fn post() -> Value {
 
 #[test]
 fn an_upstream_that_closes_after_each_answer_and_says_so_is_an_ordinary_one() {
-    let house = House::new();
+    let house = House::on_one_loop(json!({}));
     let upstream = Upstream::start(|_| Act::SayAnd(answer(200, &[("connection", "close")], "x"), End::Close));
     house.register("s", "i", &upstream);
     for _ in 0..20 {
@@ -36,7 +36,7 @@ fn an_upstream_that_closes_after_each_answer_and_says_so_is_an_ordinary_one() {
 
 #[test]
 fn one_that_closes_without_a_word_costs_a_get_nothing_and_a_post_nothing_once_it_has_closed() {
-    let house = House::new();
+    let house = House::on_one_loop(json!({}));
     let upstream = Upstream::start(|_| Act::SayAnd(answer(200, &[], "x"), End::Close));
     house.register("s", "i", &upstream);
     for _ in 0..20 {
@@ -54,7 +54,7 @@ fn one_that_closes_without_a_word_costs_a_get_nothing_and_a_post_nothing_once_it
 
 #[test]
 fn a_connection_closed_while_idle_is_not_used() {
-    let house = House::new();
+    let house = House::on_one_loop(json!({}));
     let upstream = Upstream::named("x");
     house.register("s", "i", &upstream);
     for call in [json!({"serviceName": "s", "endpoint": "/"}), post()] {
@@ -70,7 +70,7 @@ fn a_connection_closed_while_idle_is_not_used() {
 #[test]
 fn a_connection_closed_under_a_request_costs_a_get_nothing_but_a_second_try() {
     for end in ["close", "reset"] {
-        let house = House::new();
+        let house = House::on_one_loop(json!({}));
         // Takes one request per connection and drops the next one unanswered.
         let upstream = Upstream::start(move |asked| match (asked.nth, end) {
             (2, "close") => Act::SayAnd(Vec::new(), End::Close),
@@ -90,7 +90,7 @@ fn a_connection_closed_under_a_request_costs_a_get_nothing_but_a_second_try() {
 #[test]
 fn a_connection_closed_under_a_post_is_said_and_nothing_is_sent_twice() {
     for end in ["close", "reset"] {
-        let house = House::new();
+        let house = House::on_one_loop(json!({}));
         let upstream = Upstream::start(move |asked| match (asked.nth, end) {
             (1, _) => ok("x"),
             (_, "close") => Act::SayAnd(Vec::new(), End::Close),
@@ -108,7 +108,7 @@ fn a_connection_closed_under_a_post_is_said_and_nothing_is_sent_twice() {
 
 #[test]
 fn a_second_stale_connection_is_not_met() {
-    let house = House::new();
+    let house = House::on_one_loop(json!({}));
     // Several idle connections, all of which will drop the next request they get.
     let upstream = Upstream::start(|asked| match &*asked.target {
         "/held" => Act::Held(answer(200, &[], "")),
@@ -134,7 +134,7 @@ fn a_second_stale_connection_is_not_met() {
 
 #[test]
 fn bytes_nobody_asked_for_make_a_connection_unfit() {
-    let house = House::new();
+    let house = House::on_one_loop(json!({}));
     // An answer and, on its heels, one to a request that was never sent.
     let twice = [answer(200, &[], "first"), answer(200, &[], "poison")].concat();
     let upstream = Upstream::start(move |_| Act::Say(twice.clone()));

@@ -10,11 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use weft::api::{Address, Config};
 use weft::mesh::call::Attempt;
 use weft::mesh::ports::{Incoming, Outgoing, Probe, Transport};
 use weft::model::{Failure, Headers};
 use weft::policy::health::CheckResult;
+use weft::server::{Address, Config, InvokeOn};
 use weft::{Mesh, Server};
 
 use crate::house::{House, call};
@@ -55,7 +55,7 @@ fn panicking(probes: &Arc<AtomicUsize>, policy: Value, config: Config) -> House 
 
 #[test]
 fn a_panic_is_answered_and_takes_no_worker_no_seat_and_no_slot_with_it() {
-    let config = Config { workers: 2, reserved_workers: 1, ..Config::default() };
+    let config = Config { invoke_on: InvokeOn::Workers, workers: 2, reserved_workers: 1, ..Config::default() };
     let house = panicking(&Arc::default(), json!({"limits": {"maxInFlight": 1, "instanceMaxInFlight": 1}}), config);
     house.register_at("s", "i", 9);
     let mut client = house.client();
@@ -84,7 +84,7 @@ fn a_panic_in_a_health_check_does_not_end_the_checks() {
 
 /// Two seats, one for each service.
 fn two_seats(queue: usize) -> Config {
-    Config { workers: 4, reserved_workers: 2, queue, ..Config::default() }
+    Config { invoke_on: InvokeOn::Workers, workers: 4, reserved_workers: 2, queue, ..Config::default() }
 }
 
 /// Holds every call to `/slow`.
@@ -125,7 +125,7 @@ fn control_requests_are_answered_while_every_seat_is_taken() {
 
 #[test]
 fn one_slow_service_cannot_take_every_seat() {
-    let house = House::of(Mesh::builder(), Config { workers: 6, reserved_workers: 2, ..Config::default() });
+    let house = House::of(Mesh::builder(), Config { invoke_on: InvokeOn::Workers, workers: 6, reserved_workers: 2, ..Config::default() });
     let (slow, fast) = (holding(), Upstream::named("fast"));
     house.register("slow", "i", &slow);
     house.register("fast", "i", &fast);

@@ -17,7 +17,7 @@ fn it_says_where_it_listens_and_what_is_on_and_serves() {
     let weft = Weft::start(&[]);
     let out = weft.out();
     assert!(out.starts_with(&format!("weft {} listens on http://127.0.0.1:", env!("CARGO_PKG_VERSION"))), "{out}");
-    weft.said("16 workers, of which 14 make calls");
+    weft.said("calls run in the event loops; registry in memory");
     assert_eq!(weft.get("/health").with_status(200).json()["status"], "healthy");
     let upstream = Upstream::named("hello");
     weft.register("s", &upstream);
@@ -134,8 +134,8 @@ fn the_configuration_file_applies_to_services_by_name() {
         r#"{"defaults": {"retry": {"maxRetries": 1}}, "services": {"a": {"retry": {"maxRetries": 0}}},
             "upstreams": {"deny": ["127.0.0.2/32"]}, "maxServices": 2, "workers": 4, "maxBodyBytes": 2000}"#,
     );
-    let weft = Weft::start(&["--config", &file]);
-    weft.said("4 workers, of which 2 make calls");
+    let weft = Weft::start(&["--config", &file, "--invoke-on", "workers"]);
+    weft.said("/invoke runs on workers: 2 of 4 make calls");
     for (service, retries) in [("a", 0), ("b", 1)] {
         assert_eq!(weft.get(&format!("/services/{service}/policy")).json()["retry"]["maxRetries"], retries);
     }

@@ -203,7 +203,7 @@ fn fills_up(mut weft: Weft, state: &str, make_room: impl FnOnce(&Weft)) {
     };
     expected(&weft);
     // As it sees the directory itself.
-    let shown = run(&["state", "show", &format!("/proc/{}/root{state}", weft.id())]);
+    let shown = run(&["state", "show", &format!("/proc/{}/root{state}", weft.pid())]);
     assert_eq!((shown.code, shown.out.lines().count(), shown.err.as_str()), (Some(0), accepted.len() + 1, ""), "no half line is left");
     if fs::exists(format!("{state}/lock")).expect("readable") {
         weft.signal("KILL");
@@ -219,7 +219,7 @@ fn when_the_log_may_not_grow_changes_are_refused_until_it_may() {
     // A limit on the size of files, in KiB: a write beyond it stops in the middle, as on a full disk.
     let weft = start_by_shell("trap '' XFSZ; ulimit -S -f 20; exec \"$@\"", &state);
     fills_up(weft, &state, |weft| {
-        let raised = Command::new("prlimit").args(["--pid", &weft.id().to_string(), "--fsize=unlimited:unlimited"]).status();
+        let raised = Command::new("prlimit").args(["--pid", &weft.pid().to_string(), "--fsize=unlimited:unlimited"]).status();
         assert!(raised.expect("prlimit").success());
     });
 }
@@ -235,7 +235,7 @@ fn when_the_disk_is_full_changes_are_refused_until_there_is_room() {
     let script = r#"exec unshare -m bash -c 'mount -t tmpfs -o size=64k tmpfs "${@: -1}" && head -c 32768 /dev/zero > "${@: -1}/ballast" && exec "$@"' bash "$@""#;
     let weft = start_by_shell(script, &state);
     fills_up(weft, &state, |weft| {
-        fs::remove_file(format!("/proc/{}/root{state}/ballast", weft.id())).expect("the ballast");
+        fs::remove_file(format!("/proc/{}/root{state}/ballast", weft.pid())).expect("the ballast");
     });
 }
 

@@ -81,6 +81,25 @@ impl Weft {
         weft
     }
 
+    /// Starts the program in a shell that has set such limits, as `ulimit -n 64`, and waits until it listens.
+    pub(crate) fn start_under(limits: &str, arguments: &[&str]) -> Self {
+        let weft = Self::try_under(limits, arguments);
+        weft.at();
+        weft
+    }
+
+    /// The same, and does not wait.
+    pub(crate) fn try_under(limits: &str, arguments: &[&str]) -> Self {
+        let plain = command(arguments, &[]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{limits} && exec \"$0\" \"$@\"")]).arg(plain.get_program()).args(plain.get_args());
+        for (name, _) in plain.get_envs() {
+            shell.env_remove(name);
+        }
+        shell.args(["--listen", "127.0.0.1:0"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::of(shell)
+    }
+
     /// Starts the program and does not wait.
     pub(crate) fn spawn(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         Self::of(command(arguments, environment))
@@ -98,6 +117,20 @@ impl Weft {
         let line = self.said("listens on http://");
         let (_, after) = line.split_once("http://").expect("a URL");
         after.split_whitespace().next().and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address: {line}"))
+    }
+
+    /// A number from what the system says about the process, such as `VmRSS` in KiB or `Threads`.
+    pub(crate) fn status(&self, name: &str) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in {text}"))
+    }
+
+    /// Processor time used so far, in hundredths of a second.
+    pub(crate) fn processor_time(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("a process");
+        let (_, fields) = text.rsplit_once(')').expect("a name in brackets");
+        fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum()
     }
 
     pub(crate) fn out(&self) -> String {
@@ -120,9 +153,13 @@ impl Weft {
         eventually(&format!("the log says {words:?}"), || whole_line_with(&self.err(), words))
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal: `TERM`, `INT`, `HUP`, `KILL`.
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().expect("kill");
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().expect("kill");
         assert!(sent.success());
     }
 
@@ -132,9 +169,10 @@ impl Weft {
         eventually("the program ends", || self.child.try_wait().expect("a child")).code()
     }
 
-    /// Its process.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+    /// The exit code of a program that has ended; `None` inside when it listens.
+    pub(crate) fn listens_or_has_ended(&mut self) -> Option<Option<i32>> {
+        let ended = self.child.try_wait().expect("a child").map(|status| Some(status.code().unwrap_or(-1)));
+        ended.or_else(|| self.out().contains("listens on http://").then_some(None))
     }
 
     pub(crate) fn is_running(&mut self) -> bool {

@@ -1,6 +1,7 @@
 //! What tests over real sockets share: a raw HTTP client, scripted upstreams, and patience with an end.
 
 pub(crate) mod client;
+pub(crate) mod hole;
 pub(crate) mod upstream;
 
 use std::thread;

@@ -285,6 +285,8 @@ impl Shared {
         if let Some(length) = asked.header("content-length") {
             let length = length.parse().map_err(io::Error::other)?;
             reader.take(length).read_to_end(&mut asked.body)?;
+        } else if asked.header("transfer-encoding").is_some() {
+            read_chunks(reader, &mut asked.body)?;
         }
         // Counted once it is here whole.
         let mut all = locked(&self.asked);
@@ -296,5 +298,25 @@ impl Shared {
     fn until_stopped(&self) {
         let gate = locked(&self.gate);
         drop(self.changed.wait_while(gate, |gate| !gate.stopped));
+    }
+}
+
+/// Reads a body in chunks; its trailers are thrown away.
+fn read_chunks(reader: &mut impl BufRead, body: &mut Vec<u8>) -> io::Result<()> {
+    let mut line = String::new();
+    loop {
+        line.clear();
+        reader.read_line(&mut line)?;
+        let size = u64::from_str_radix(line.trim_end(), 16).map_err(io::Error::other)?;
+        reader.take(size).read_to_end(body)?;
+        line.clear();
+        if size > 0 {
+            reader.read_line(&mut line)?;
+            continue;
+        }
+        while reader.read_line(&mut line)? > 2 {
+            line.clear();
+        }
+        return Ok(());
     }
 }

@@ -42,6 +42,8 @@ pub struct Delivery {
     pub connect: Duration,
     /// No kept-alive connection was to be used.
     pub fresh: bool,
+    /// Path and query.
+    pub endpoint: String,
     pub headers: Headers,
     pub body: Option<Arc<[u8]>>,
     /// The instance can have processed it.
@@ -107,6 +109,7 @@ impl Transport for Network {
                 timeout: attempt.timeout,
                 connect: attempt.connect,
                 fresh: attempt.fresh,
+                endpoint: attempt.endpoint(request.call.endpoint.as_str()).to_owned(),
                 headers: request.headers.clone(),
                 body: request.call.body.clone(),
                 may_be_processed: act.may_be_processed(),

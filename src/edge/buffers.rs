@@ -1,0 +1,132 @@
+//! Bytes on their way: lent to a connection only while there are some, so that an idle one holds none.
+
+use super::socket::{Moved, Socket};
+
+/// The least room there is to read into.
+const ROOM: usize = 4 * 1024;
+/// A buffer that has grown beyond this is not kept.
+const KEPT: usize = 64 * 1024;
+/// How many unused buffers are kept.
+const SPARE: usize = 128;
+
+/// How much to read at once when so much has come already: heads are short, and what is long may be very long.
+pub(super) const fn room(so_far: usize) -> usize {
+    if so_far < ROOM { ROOM } else { KEPT }
+}
+
+/// Unused buffers of one loop.
+#[derive(Default)]
+pub(super) struct Spare(Vec<Vec<u8>>);
+
+impl Spare {
+    /// An empty buffer with some room.
+    pub(super) fn lend(&mut self) -> Vec<u8> {
+        self.0.pop().unwrap_or_else(|| Vec::with_capacity(ROOM))
+    }
+
+    /// Takes a buffer back; what is in it is gone.
+    pub(super) fn take_back(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() >= ROOM && buffer.capacity() <= KEPT && self.0.len() < SPARE {
+            buffer.clear();
+            self.0.push(buffer);
+        }
+    }
+}
+
+/// What has been read and not yet been used, or written and not yet been sent.
+#[derive(Default)]
+pub(super) struct Buffer {
+    bytes: Vec<u8>,
+    /// Up to here they are used or sent.
+    at: usize,
+}
+
+impl Buffer {
+    /// What there is.
+    pub(super) fn rest(&self) -> &[u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len().saturating_sub(self.at)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The first `n` bytes are done with.
+    pub(super) fn consume(&mut self, n: usize) {
+        self.at += n;
+        if self.at >= self.bytes.len() {
+            self.bytes.clear();
+            self.at = 0;
+        }
+    }
+
+    /// Where to write more to the end.
+    pub(super) fn out(&mut self, spare: &mut Spare) -> &mut Vec<u8> {
+        if self.bytes.capacity() == 0 {
+            self.bytes = spare.lend();
+        }
+        &mut self.bytes
+    }
+
+    /// Adds some bytes.
+    pub(super) fn push(&mut self, bytes: &[u8], spare: &mut Spare) {
+        if !bytes.is_empty() {
+            self.out(spare).extend_from_slice(bytes);
+        }
+    }
+
+    /// Where to read more to the end, with room for about so many bytes.
+    pub(super) fn room_to_read(&mut self, spare: &mut Spare, room: usize) -> &mut Vec<u8> {
+        // What has been used need not be kept when there is little room left.
+        if self.at > 0 {
+            self.bytes.drain(..self.at);
+            self.at = 0;
+        }
+        let bytes = self.out(spare);
+        if bytes.capacity() - bytes.len() < room / 2 {
+            bytes.reserve(room);
+        }
+        bytes
+    }
+
+    /// Sends what there is. `Blocked` when the other side does not take it all.
+    pub(super) fn send(&mut self, socket: &Socket) -> Moved {
+        while !self.is_empty() {
+            match socket.write(self.rest()) {
+                Moved::Bytes(sent) => self.consume(sent),
+                other => return other,
+            }
+        }
+        Moved::Bytes(0)
+    }
+
+    /// Gives the memory back when there is nothing in it.
+    pub(super) fn release(&mut self, spare: &mut Spare) {
+        if self.is_empty() && self.bytes.capacity() > 0 {
+            self.at = 0;
+            spare.take_back(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_goes_and_an_empty_buffer_holds_nothing() {
+        let (mut buffer, mut spare) = (Buffer::default(), Spare::default());
+        buffer.push(b"hello world", &mut spare);
+        buffer.consume(6);
+        assert_eq!((buffer.rest(), buffer.len()), (&b"world"[..], 5));
+        buffer.consume(5);
+        buffer.release(&mut spare);
+        assert_eq!((buffer.bytes.capacity(), spare.0.len()), (0, 1));
+        buffer.push(b"again", &mut spare);
+        assert_eq!((buffer.rest(), spare.0.len()), (&b"again"[..], 0));
+    }
+}

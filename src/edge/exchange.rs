@@ -1,0 +1,448 @@
+//! One request from its head to its answer: what it is about, its body where that is taken in whole, and who is to answer it.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::calls::Calling;
+use super::client::{Client, Stage};
+use super::config::InvokeOn;
+use super::http1::{Body, Fault, Framing, RequestHead};
+use super::inner::Hand;
+use super::reactor::Loop;
+use super::shared::Watcher;
+use super::slots::Key;
+use super::socket::Moved;
+use super::timers::Tick;
+use super::tunnel::Tunnel;
+use crate::contract::answer::{Answer, ApiError};
+use crate::contract::wire::{Persistence, write_answer, write_field, write_length, write_persistence};
+use crate::contract::{browser, paths};
+use crate::model::{Fields, Limit, RequestId, push_decimal};
+
+/// A request being answered. Made to be used again.
+pub(super) struct Exchange {
+    pub(super) request: RequestHead,
+    /// Where the request's body has come to.
+    pub(super) incoming: Body,
+    /// What has come of the body: decoded where it is taken in whole; as it came, for another attempt, where it streams.
+    pub(super) gathered: Vec<u8>,
+    pub(super) id: RequestId,
+    pub(super) began: Instant,
+    told_to_go_on: bool,
+    pub(super) task: Task,
+}
+
+/// What is being done about a request.
+#[allow(clippy::large_enum_variant)] // An exchange is kept and used again, so that this costs no allocation for each call.
+pub(super) enum Task {
+    /// Nothing yet, or any more.
+    None,
+    /// Its body is taken in.
+    Gather(Goal),
+    /// It waits for a service to change.
+    Watch(Watch),
+    /// The API server answers it.
+    Hand(Hand),
+    /// It is a call.
+    Call(Calling),
+    /// It has become a tunnel.
+    Tunnel(Tunnel),
+}
+
+/// What is to be done about a request once its body is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Goal {
+    Api,
+    Invoke,
+    /// A call of the service named in it; what follows the service in the target begins there.
+    Proxy(paths::Proxied),
+}
+
+/// A long poll.
+pub(super) struct Watch {
+    service: String,
+    seen: u64,
+    _counted: Watcher,
+}
+
+/// What came of doing what can be done now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Flow {
+    /// More can be done.
+    Again,
+    /// Nothing before something else happens.
+    Wait,
+    /// The answer is written.
+    Over,
+    /// The connection must break, so that nobody takes what was written for an answer.
+    Abort,
+}
+
+impl Exchange {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            request: RequestHead::default(),
+            incoming: Body::default(),
+            gathered: Vec::new(),
+            id: RequestId::from_roll(0, 0),
+            began: now,
+            told_to_go_on: false,
+            task: Task::None,
+        }
+    }
+
+    fn head_only(&self) -> bool {
+        self.request.method() == "HEAD"
+    }
+}
+
+impl Loop {
+    /// Begins with the next request that has come whole up to the end of its head. Answers whether there was one.
+    pub(super) fn begin(&mut self, key: Key, client: &mut Client) -> bool {
+        let input = client.input.rest();
+        let limits = self.shared.limits;
+        // Reading a head again is worth it only when another line has come, or too much.
+        let news = input.get(client.seen..).unwrap_or_default();
+        if input.is_empty() || (client.seen > 0 && !news.contains(&b'\n') && input.len() <= limits.target) {
+            client.seen = client.input.len();
+            return false;
+        }
+        let mut exchange = self.exchanges.pop().unwrap_or_else(|| Box::new(Exchange::new(self.now)));
+        match exchange.request.parse(input, limits) {
+            Ok(None) => {
+                client.seen = input.len();
+                if client.stage == Stage::Idle {
+                    client.stage = Stage::Head;
+                    client.until = self.timers.tick(self.now + self.shared.config.head_timeout_ms.duration());
+                }
+                self.exchanges.push(exchange);
+                false
+            }
+            Ok(Some(length)) => {
+                client.seen = 0;
+                client.input.consume(length);
+                self.route(key, client, exchange);
+                true
+            }
+            Err(fault) => {
+                self.exchanges.push(exchange);
+                self.refuse_head(client, fault);
+                true
+            }
+        }
+    }
+
+    /// Answers a head that cannot be one. Whatever comes after it on this connection means nothing.
+    fn refuse_head(&self, client: &mut Client, fault: Fault) {
+        match fault {
+            Fault::HeadTooLarge | Fault::TargetTooLong => self.counters().heads_too_large.add(1),
+            Fault::Malformed(_) | Fault::Version => self.counters().malformed.add(1),
+        }
+        self.refuse_at_once(client, fault.into());
+    }
+
+    /// Answers a request of which nothing is known, and closes.
+    pub(super) fn refuse_at_once(&self, client: &mut Client, error: ApiError) {
+        client.closes = true;
+        client.stage = Stage::Idle;
+        let mut bytes = Vec::new();
+        write_answer(&mut bytes, &error.into(), &self.fresh_id(), Persistence::Closes, false);
+        // Rare enough for a buffer of its own.
+        client.output.push(&bytes, &mut super::buffers::Spare::default());
+    }
+
+    /// Finds out what a request is about.
+    fn route(&mut self, key: Key, client: &mut Client, mut exchange: Box<Exchange>) {
+        self.counters().requests.add(1);
+        let request = &exchange.request;
+        client.closes = !request.persists() || self.shared.closing.load(Ordering::Relaxed);
+        let id = request.head.first("x-request-id").and_then(RequestId::from_caller);
+        exchange.id = id.unwrap_or_else(|| self.fresh_id());
+        exchange.incoming = Body::new(request.framing());
+        exchange.began = self.now;
+        exchange.told_to_go_on = !request.expects_continue();
+        exchange.gathered.clear();
+        if asks_for_health(request) && exchange.incoming.is_done() {
+            self.tell_health(client, &exchange);
+            return self.finish(client, exchange);
+        }
+        client.stage = Stage::Busy;
+        let flow = self.set_out(key, client, &mut exchange);
+        self.follow(key, client, exchange, flow);
+    }
+
+    /// `GET /health`, the mesh itself.
+    fn tell_health(&mut self, client: &mut Client, exchange: &Exchange) {
+        let mut body = std::mem::take(&mut self.stream);
+        body.clear();
+        body.extend_from_slice(b"{\"status\":\"healthy\",\"timestamp\":");
+        push_decimal(&mut body, self.shared.mesh.inner.clock.wall_ms());
+        body.push(b'}');
+        let persistence = self.persistence(client, exchange);
+        let out = client.output.out(&mut self.spare);
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n");
+        write_field(out, "x-request-id", exchange.id.as_str().as_bytes());
+        write_persistence(out, persistence);
+        write_length(out, body.len() as u64);
+        out.extend_from_slice(b"\r\n");
+        if !exchange.head_only() {
+            out.extend_from_slice(&body);
+        }
+        self.stream = body;
+    }
+
+    /// Begins to do something about a request.
+    fn set_out(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange) -> Flow {
+        let request = &exchange.request;
+        let config = &self.shared.config;
+        let goal = match paths::goal(request.method(), request.target(), request.authority(), &request.head) {
+            paths::Goal::Api => Goal::Api,
+            paths::Goal::Invoke => Goal::Invoke,
+            paths::Goal::Proxy(proxied) => Goal::Proxy(proxied),
+        };
+        // A name of our own in the host, or a field of its own, cannot be forged by a page.
+        let may_be_a_pages = matches!(goal, Goal::Invoke | Goal::Proxy(paths::Proxied::Path(..)));
+        if may_be_a_pages
+            && !matches!(request.method(), "GET" | "HEAD" | "OPTIONS")
+            && let Err(why) = browser::judge(request.authority(), request.head.first("origin"), self.shared.loopback)
+        {
+            return self.refuse(client, exchange, ApiError::Forbidden(why));
+        }
+        let most = self.most_gathered(goal);
+        match (goal, request.framing()) {
+            _ if request.method() == "CONNECT" => {
+                client.closes = true;
+                return self.refuse(client, exchange, ApiError::WrongMethod(vec!["GET", "POST", "PUT", "DELETE"]));
+            }
+            // It streams, and need not be here before the call begins.
+            (Goal::Proxy(proxied), Framing::Chunked) => return self.begin_proxy(key, client, exchange, proxied),
+            (Goal::Proxy(proxied), Framing::Length(length)) if length > most as u64 => {
+                return self.begin_proxy(key, client, exchange, proxied);
+            }
+            (_, Framing::Length(length)) if length > most as u64 => return self.too_large(client, exchange),
+            (_, Framing::Length(length)) if !self.shared.has_room_for(usize::try_from(length).unwrap_or(usize::MAX)) => {
+                return self.out_of_buffers(client, exchange);
+            }
+            _ => {}
+        }
+        client.until = self.timers.tick(self.now + config.body_timeout_ms.duration());
+        exchange.task = Task::Gather(goal);
+        self.gather(key, client, exchange, goal)
+    }
+
+    /// How large a body may be that is taken in whole.
+    fn most_gathered(&self, goal: Goal) -> usize {
+        match goal {
+            Goal::Api | Goal::Invoke => self.shared.config.max_body_bytes,
+            Goal::Proxy(_) => super::calls::REPLAYED,
+        }
+    }
+
+    /// Does what can be done about the request of a client.
+    pub(super) fn advance(&mut self, key: Key, client: &mut Client) -> Flow {
+        let Some(mut exchange) = client.exchange.take() else { return Flow::Over };
+        let flow = match std::mem::replace(&mut exchange.task, Task::None) {
+            Task::None => Flow::Over,
+            Task::Gather(goal) => {
+                exchange.task = Task::Gather(goal);
+                self.gather(key, client, &mut exchange, goal)
+            }
+            Task::Watch(watch) => self.look_again(key, client, &mut exchange, watch),
+            Task::Hand(hand) => self.advance_hand(key, client, &mut exchange, hand),
+            Task::Call(calling) => self.advance_call(key, client, &mut exchange, calling),
+            Task::Tunnel(tunnel) => self.advance_tunnel(key, client, &mut exchange, tunnel),
+        };
+        self.follow(key, client, exchange, flow);
+        flow
+    }
+
+    /// Leaves the exchange as the flow says.
+    fn follow(&mut self, _: Key, client: &mut Client, exchange: Box<Exchange>, flow: Flow) {
+        match flow {
+            Flow::Again | Flow::Wait => client.exchange = Some(exchange),
+            Flow::Over => self.finish(client, exchange),
+            Flow::Abort => {
+                self.counters().broken_off.add(1);
+                client.socket.reset_on_drop();
+                client.readiness.broken = true;
+            }
+        }
+    }
+
+    /// The answer is written; the connection is free for the next request.
+    fn finish(&mut self, client: &mut Client, mut exchange: Box<Exchange>) {
+        // What is left of a body cannot be told from a request.
+        client.closes |= !exchange.incoming.is_done();
+        exchange.task = Task::None;
+        if exchange.gathered.capacity() > super::calls::REPLAYED {
+            exchange.gathered = Vec::new();
+        }
+        if self.exchanges.len() < SPARE_EXCHANGES {
+            self.exchanges.push(exchange);
+        }
+        client.stage = Stage::Idle;
+        client.until = self.timers.tick(self.now + self.shared.config.idle_timeout_ms.duration());
+    }
+
+    /// Takes in the body, and then does what it is for.
+    fn gather(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange, goal: Goal) -> Flow {
+        let most = self.most_gathered(goal);
+        while !exchange.incoming.is_done() {
+            if client.input.is_empty() {
+                self.tell_to_go_on(client, exchange);
+                match client.read(&mut self.spare, exchange.gathered.len()) {
+                    Moved::Bytes(0) | Moved::Broken => return Flow::Abort,
+                    Moved::Blocked => return Flow::Wait,
+                    Moved::Bytes(_) => {}
+                }
+            }
+            let piece = match exchange.incoming.take(client.input.rest()) {
+                Ok(piece) => piece,
+                Err(fault) => {
+                    self.counters().malformed.add(1);
+                    client.closes = true;
+                    return self.refuse(client, exchange, fault.into());
+                }
+            };
+            let data = client.input.rest().get(piece.data.clone()).unwrap_or_default();
+            if exchange.gathered.len() + data.len() > most {
+                return self.too_large(client, exchange);
+            }
+            if exchange.gathered.len() > SMALL && !self.shared.has_room_for(data.len()) {
+                return self.out_of_buffers(client, exchange);
+            }
+            exchange.gathered.extend_from_slice(data);
+            client.input.consume(piece.taken);
+        }
+        client.until = Tick::NEVER;
+        match goal {
+            Goal::Api => self.begin_api(key, client, exchange),
+            Goal::Invoke if self.shared.config.invoke_on == InvokeOn::Workers => self.begin_on_workers(key, client, exchange),
+            Goal::Invoke => self.begin_invoke(key, client, exchange),
+            Goal::Proxy(proxied) => self.begin_proxy(key, client, exchange, proxied),
+        }
+    }
+
+    /// Tells a client that waits for it to send its body.
+    pub(super) fn tell_to_go_on(&mut self, client: &mut Client, exchange: &mut Exchange) {
+        if !std::mem::replace(&mut exchange.told_to_go_on, true) {
+            client.output.push(b"HTTP/1.1 100 Continue\r\n\r\n", &mut self.spare);
+            self.flush(client);
+        }
+    }
+
+    /// A request for the API server, unless it is to wait for a change first.
+    fn begin_api(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange) -> Flow {
+        let Some((service, seen, wait)) = paths::watched(exchange.request.method(), exchange.request.target()) else {
+            return self.hand_over(key, client, exchange, None);
+        };
+        let Some(counted) = Watcher::new(&self.shared) else {
+            self.counters().refused_watchers.add(1);
+            return self.refuse(client, exchange, ApiError::Full(Limit::Watchers));
+        };
+        client.until = self.timers.tick(self.now + wait);
+        self.look_again(key, client, exchange, Watch { service, seen, _counted: counted })
+    }
+
+    /// Has the API server answer a long poll once there is something new, or no time left.
+    fn look_again(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange, watch: Watch) -> Flow {
+        let wake = self.wake(key);
+        let mesh = &self.shared.mesh;
+        let is_over = self.hurried || client.until <= self.timers.tick(self.now);
+        if !is_over && mesh.watch_with(&watch.service, watch.seen, &wake) == Some(watch.seen) {
+            exchange.task = Task::Watch(watch);
+            return Flow::Wait;
+        }
+        mesh.unwatch(&watch.service, &wake);
+        client.until = Tick::NEVER;
+        self.hand_over(key, client, exchange, None)
+    }
+
+    /// Whatever a client's request waits for has taken too long.
+    pub(super) fn late(&mut self, key: Key, client: &mut Client) -> Flow {
+        let Some(mut exchange) = client.exchange.take() else { return Flow::Over };
+        let flow = match std::mem::replace(&mut exchange.task, Task::None) {
+            Task::None => Flow::Over,
+            Task::Gather(_) => {
+                self.counters().body_timeouts.add(1);
+                client.closes = true;
+                self.refuse(client, &mut exchange, ApiError::Late("the body of the request"))
+            }
+            Task::Watch(watch) => self.look_again(key, client, &mut exchange, watch),
+            Task::Hand(hand) => self.late_hand(key, client, &mut exchange, hand),
+            Task::Call(calling) => self.late_call(key, client, &mut exchange, calling),
+            Task::Tunnel(_) => Flow::Abort,
+        };
+        self.follow(key, client, exchange, flow);
+        flow
+    }
+
+    /// A client has gone: whatever its request holds is given back.
+    pub(super) fn abandon(&mut self, key: Key, mut exchange: Box<Exchange>) {
+        match std::mem::replace(&mut exchange.task, Task::None) {
+            Task::None | Task::Gather(_) => {}
+            Task::Watch(watch) => self.shared.mesh.unwatch(&watch.service, &self.wake(key)),
+            Task::Hand(hand) => self.abandon_hand(key, hand),
+            Task::Call(calling) => self.abandon_call(calling),
+            Task::Tunnel(tunnel) => self.abandon_tunnel(&tunnel),
+        }
+    }
+
+    fn too_large(&mut self, client: &mut Client, exchange: &mut Exchange) -> Flow {
+        self.counters().bodies_too_large.add(1);
+        client.closes = true;
+        let most = self.shared.config.max_body_bytes;
+        self.refuse(client, exchange, ApiError::TooLarge(most))
+    }
+
+    fn out_of_buffers(&mut self, client: &mut Client, exchange: &mut Exchange) -> Flow {
+        self.counters().refused_buffers.add(1);
+        client.closes = true;
+        self.refuse(client, exchange, ApiError::Full(Limit::Buffers))
+    }
+
+    /// Answers a request with an error.
+    pub(super) fn refuse(&mut self, client: &mut Client, exchange: &mut Exchange, error: ApiError) -> Flow {
+        self.say(client, exchange, &error.into())
+    }
+
+    /// Answers a request.
+    pub(super) fn say(&mut self, client: &mut Client, exchange: &Exchange, answer: &Answer) -> Flow {
+        client.closes |= !exchange.incoming.is_done();
+        let persistence = self.persistence(client, exchange);
+        write_answer(client.output.out(&mut self.spare), answer, &exchange.id, persistence, exchange.head_only());
+        Flow::Over
+    }
+
+    /// What the answer to a request says about its connection.
+    pub(super) fn persistence(&self, client: &mut Client, exchange: &Exchange) -> Persistence {
+        client.closes |= self.shared.closing.load(Ordering::Relaxed);
+        match (client.closes, exchange.request.is_1_0()) {
+            (true, _) => Persistence::Closes,
+            (false, true) => Persistence::StaysOn1_0,
+            (false, false) => Persistence::Stays,
+        }
+    }
+}
+
+/// Whether a request is about the health of the mesh itself, and not of a service that its host or a field names.
+fn asks_for_health(request: &RequestHead) -> bool {
+    let goal = || paths::goal(request.method(), request.target(), request.authority(), &request.head);
+    request.target() == "/health" && matches!(request.method(), "GET" | "HEAD") && goal() == paths::Goal::Api
+}
+
+/// Unused exchanges that are kept.
+const SPARE_EXCHANGES: usize = 256;
+/// Bodies up to here are taken in whatever else is in memory.
+const SMALL: usize = 16 * 1024;
+
+impl From<Fault> for ApiError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Malformed(why) => Self::Malformed(why),
+            Fault::HeadTooLarge => Self::HeadTooLarge,
+            Fault::TargetTooLong => Self::TargetTooLong,
+            Fault::Version => Self::Version,
+        }
+    }
+}

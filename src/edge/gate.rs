@@ -1,0 +1,238 @@
+//! Who comes in: listening sockets, how many connections there may be, and what to do when the system has no more descriptors.
+//!
+//! One loop accepts and gives each connection to the loop that has the fewest, so that none sits idle while another is busy.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use rustix::io::Errno;
+
+use super::config::Address;
+use super::mail::Mail;
+use super::reactor::Loop;
+use super::shared::{Open, Shared};
+use super::socket::{Listener, Reserve, Socket};
+
+/// How long accepting rests after the system has refused it.
+const REST_MS: u64 = 50;
+/// Connections accepted before others are looked at again.
+const BATCH: usize = 256;
+
+/// What a client is told that is one too many.
+macro_rules! full {
+    ($limit:literal, $length:literal) => {
+        concat!(
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nx-mesh-reason: overloaded\r\nx-mesh-not-sent: true\r\n",
+            "retry-after: 1\r\nconnection: close\r\ncontent-length: ",
+            $length,
+            "\r\n\r\n{\"error\":\"the limit ",
+            $limit,
+            " is reached\",\"reason\":\"overloaded\",\"limit\":\"",
+            $limit,
+            "\"}"
+        )
+    };
+}
+const FULL: &str = full!("maxConnections", 94);
+const NO_FILES: &str = full!("open files", 86);
+const FULL_OF_ONE_ADDRESS: &str = full!("maxConnectionsPerAddress", 114);
+
+/// The doors: listening sockets, and the state of accepting.
+pub(super) struct Gate {
+    listeners: Vec<Listener>,
+    reserve: Reserve,
+    /// Which may have more to accept.
+    ready: Vec<bool>,
+    /// Nothing is accepted before this.
+    pub(super) rests_until: Option<Instant>,
+    /// When it was last said that accepting failed.
+    said: Option<Instant>,
+    /// Which loop is asked first.
+    next: usize,
+}
+
+/// Where a server listens, and on what.
+pub(super) type Opened = (Vec<Address>, Vec<Listener>);
+
+/// Opens all addresses. Of `localhost`, the IPv6 side may be missing; a port of 0 is the same for both.
+///
+/// # Errors
+/// The address that cannot be listened on, and why.
+pub(super) fn open(addresses: &[Address]) -> Result<Opened, (String, io::Error)> {
+    let (mut opened, mut listeners): Opened = Default::default();
+    for address in addresses {
+        let wanted = match (address, opened.first()) {
+            (Address::Tcp(wanted), Some(Address::Tcp(first))) if wanted.port() == 0 => {
+                Address::Tcp(SocketAddr::new(wanted.ip(), first.port()))
+            }
+            _ => address.clone(),
+        };
+        match open_one(&wanted) {
+            Ok((listener, address)) => {
+                opened.push(address);
+                listeners.push(listener);
+            }
+            Err(error) if !opened.is_empty() && error.kind() != io::ErrorKind::AddrInUse => {
+                log::debug!("not listening on {wanted}: {error}");
+            }
+            Err(error) => return Err((wanted.to_string(), error)),
+        }
+    }
+    Ok((opened, listeners))
+}
+
+fn open_one(address: &Address) -> io::Result<(Listener, Address)> {
+    match address {
+        Address::Tcp(wanted) => Listener::tcp(*wanted).map(|(listener, address)| (listener, Address::Tcp(address))),
+        Address::Unix(path) => {
+            let listener = match Listener::unix(path) {
+                // A socket where nobody listens was left behind by a process that has ended.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
+                    std::fs::remove_file(path)?;
+                    Listener::unix(path)?
+                }
+                bound => bound?,
+            };
+            Ok((listener, address.clone()))
+        }
+    }
+}
+
+fn is_abandoned(path: &Path) -> bool {
+    UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+impl Gate {
+    pub(super) fn new(listeners: Vec<Listener>) -> Self {
+        let ready = vec![false; listeners.len()];
+        Self { listeners, reserve: Reserve::new(), ready, rests_until: None, said: None, next: 0 }
+    }
+
+    /// Something may be waiting at a listener.
+    pub(super) fn knocked(&mut self, listener: usize) {
+        if let Some(ready) = self.ready.get_mut(listener) {
+            *ready = true;
+        }
+    }
+
+    pub(super) fn has_more(&self) -> bool {
+        self.rests_until.is_none() && self.ready.contains(&true)
+    }
+
+    /// Accepts what waits, a batch at most.
+    fn accept(&mut self, now: Instant, mut welcome: impl FnMut(Socket, Option<IpAddr>, &mut usize)) -> Option<Errno> {
+        if self.rests_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        self.rests_until = None;
+        let mut left = BATCH;
+        for (listener, ready) in self.listeners.iter().zip(&mut self.ready) {
+            while *ready && left > 0 {
+                left -= 1;
+                match listener.accept() {
+                    Ok(Some((socket, address))) => welcome(socket, address, &mut self.next),
+                    Ok(None) => *ready = false,
+                    Err(error) => {
+                        // Clients that wait would wait for nothing, and the listener would be ready for ever.
+                        if matches!(error, Errno::MFILE | Errno::NFILE) {
+                            while left > 0 && self.reserve.turn_one_away(listener, NO_FILES) {
+                                left -= 1;
+                            }
+                        }
+                        self.rests_until = Some(now + std::time::Duration::from_millis(REST_MS));
+                        return Some(error);
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Loop {
+    /// Accepts whatever waits, if this loop does that.
+    pub(super) fn accept(&mut self) {
+        let Some(mut gate) = self.gate.take() else { return };
+        let (shared, now) = (Arc::clone(&self.shared), self.now);
+        let mut here = Vec::new();
+        let failed = gate.accept(now, |socket, address, next| {
+            match admit(&shared, self.index, address, next) {
+                Ok((of_loop, open)) => {
+                    self.counters().accepted.add(1);
+                    if of_loop == self.index {
+                        here.push((socket, address, open));
+                    } else {
+                        shared.send(of_loop, Mail::Connection(socket, address, open));
+                    }
+                }
+                Err(why) => {
+                    // Whether it is read does not matter: the connection closes.
+                    let _ = socket.write(why.as_bytes());
+                    socket.finish();
+                }
+            }
+        });
+        if let Some(error) = failed {
+            self.counters().accept_errors.add(1);
+            if gate.said.is_none_or(|said| now >= said + std::time::Duration::from_secs(1)) {
+                gate.said = Some(now);
+                log::warn!("cannot accept connections for now: {error}");
+            }
+        }
+        self.gate = Some(gate);
+        for (socket, address, open) in here {
+            self.welcome(socket, address, open);
+        }
+    }
+
+    /// Accepts what already waits, and then nothing more.
+    pub(super) fn close_doors(&mut self) {
+        for listener in self.gate.iter().flat_map(|gate| &gate.listeners) {
+            listener.turn_away();
+        }
+        if let Some(gate) = &mut self.gate {
+            gate.rests_until = None;
+            gate.ready.fill(true);
+        }
+        while self.gate.as_ref().is_some_and(Gate::has_more) {
+            self.accept();
+        }
+        self.gate = None;
+    }
+}
+
+/// The loop that is to have a connection, or what its client is told when there are too many already.
+fn admit(shared: &Arc<Shared>, me: usize, address: Option<IpAddr>, next: &mut usize) -> Result<(usize, Open), &'static str> {
+    let counters = shared.counters.loops.get(me).unwrap_or(&shared.counters.spare);
+    if shared.counters.open() >= shared.max_connections {
+        counters.refused_connections.add(1);
+        return Err(FULL);
+    }
+    let all = &shared.counters.loops;
+    *next = (*next + 1) % all.len();
+    // Of those with the fewest, the first from `next` on.
+    let in_turn = (0..all.len()).map(|n| (n + *next) % all.len());
+    let fewest = in_turn.min_by_key(|n| all.get(*n).map_or(usize::MAX, |one| one.open.load(Ordering::Relaxed)));
+    let of_loop = fewest.unwrap_or(me);
+    Open::new(shared, of_loop, address).map(|open| (of_loop, open)).ok_or_else(|| {
+        counters.refused_per_address.add(1);
+        FULL_OF_ONE_ADDRESS
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn who_is_one_too_many_is_told_so_in_one_whole_answer() {
+        for text in [super::FULL, super::FULL_OF_ONE_ADDRESS, super::NO_FILES] {
+            let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+            assert!(head.ends_with(&format!("content-length: {}", body.len())), "{} bytes", body.len());
+            serde_json::from_str::<serde_json::Value>(body).expect("JSON");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The edge: the front door and the data plane. A few threads, each with an event loop, own the public port.
+//!
+//! What comes in is framed strictly, bounded and timed before anything is done about it. `/health` is answered here; calls (`/proxy`, and
+//! `/invoke` unless it is to run on the workers) run here, through the same call machine as everywhere else; everything else is handed to
+//! the API server, whole, over connections that nobody else has. Whatever waits or streams waits or streams here, where it costs no thread.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`http1`] | HTTP/1.1 as bytes, pure |
+//! | `reactor` | the event loop; `slots`, `timers`, `buffers`, `socket` and `mail` are its tools |
+//! | `gate` | who comes in |
+//! | `client`, `serve` | a caller's connection: what it is, and all that happens on it |
+//! | `exchange` | one request from its head to its answer |
+//! | `calls`, `attempts`, `answers` | a call: driving its machine, one attempt, the answer to it |
+//! | `forward`, `tunnel` | what is written when a call passes through; WebSockets |
+//! | `line`, `tls`, `pool` | a connection to an instance or to the API server; those that are kept |
+//! | `inner`, `desk` | handing requests to the API server, and which calls may run on its workers |
+//!
+//! Nothing here blocks: no name is looked up, no file read, nothing slept through. Each deadline is a number beside its connection.
+
+mod answers;
+mod attempts;
+mod buffers;
+mod calls;
+mod client;
+mod config;
+mod desk;
+mod exchange;
+mod forward;
+mod gate;
+pub mod http1;
+mod inner;
+mod line;
+mod mail;
+mod pool;
+mod reactor;
+mod serve;
+mod shared;
+mod slots;
+mod socket;
+mod timers;
+#[cfg(feature = "tls")]
+mod tls;
+mod tunnel;
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+
+pub use config::{Address, Config, InvokeOn};
+
+use mail::Mail;
+use reactor::Loop;
+use shared::Shared;
+
+use crate::mesh::Mesh;
+use crate::telemetry::doors::DoorCounters;
+
+/// The running edge. Dropping it stops it.
+pub struct Edge {
+    shared: Arc<Shared>,
+    addresses: Vec<Address>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Why the edge could not be started.
+#[derive(Debug)]
+pub enum EdgeError {
+    /// This address cannot be listened on.
+    Listen(String, io::Error),
+    /// The system refused a thread or an event queue.
+    Thread(io::Error),
+}
+
+/// Stack of an event loop.
+const STACK: usize = 512 * 1024;
+
+impl Edge {
+    /// How many event loops there will be, and how many connections to the API server each wants.
+    pub fn loops(config: &Config) -> (usize, usize) {
+        let loops = config.loop_count();
+        let lines = match config.invoke_on {
+            // Any loop may have to use every worker.
+            InvokeOn::Workers => config.workers,
+            InvokeOn::Edge => (config.workers / loops).max(2),
+        };
+        (loops, lines)
+    }
+
+    /// Opens the doors. `loopback`: all of them are TCP on loopback.
+    ///
+    /// # Errors
+    /// [`EdgeError`] when an address cannot be listened on or the system refuses a thread.
+    pub fn start(
+        mesh: &Mesh,
+        config: &Config,
+        addresses: &[Address],
+        loopback: bool,
+        counters: &Arc<DoorCounters>,
+    ) -> Result<Self, EdgeError> {
+        let files = socket::raise_file_limit();
+        let half = usize::try_from(files / 2).unwrap_or(usize::MAX).max(1);
+        let most = if config.max_connections == 0 { half } else { config.max_connections.min(half) };
+        let (addresses, listeners) = gate::open(addresses).map_err(|(address, error)| EdgeError::Listen(address, error))?;
+        let shared = Arc::new(Shared::new(mesh, config, most, loopback, Arc::clone(counters)));
+        let (mut loops, mut mailboxes) = (Vec::new(), Vec::new());
+        for index in 0..counters.loops.len() {
+            let (each, mailbox) = Loop::new(index, Arc::clone(&shared)).map_err(EdgeError::Thread)?;
+            loops.push(each);
+            mailboxes.push(mailbox);
+        }
+        if let Some(first) = loops.first_mut() {
+            first.open(listeners).map_err(EdgeError::Thread)?;
+        }
+        // Set once: this is the only place.
+        let _ = shared.mailboxes.set(mailboxes);
+        let mut edge = Self { shared, addresses, threads: Vec::new() };
+        for each in loops {
+            let thread = thread::Builder::new().name("weft-edge".to_owned()).stack_size(STACK);
+            edge.threads.push(thread.spawn(move || each.run()).map_err(EdgeError::Thread)?);
+        }
+        Ok(edge)
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Hands every loop its share of fresh connections to the API server; those it had are given up.
+    pub fn use_lines(&self, mut lines: Vec<UnixStream>) {
+        let loops = self.threads.len();
+        for index in 0..loops {
+            let share = lines.split_off(lines.len() - lines.len() / (loops - index));
+            self.shared.send(index, Mail::Lines(share));
+        }
+    }
+
+    /// Accepts nothing more than what already waits, and asks clients to close their connections.
+    pub fn close(&self) {
+        self.shared.closing.store(true, Ordering::SeqCst);
+        for index in 0..self.threads.len() {
+            self.shared.send(index, Mail::Close);
+        }
+    }
+
+    /// Waits between attempts and long polls are over.
+    pub fn hurry(&self) {
+        for index in 0..self.threads.len() {
+            self.shared.send(index, Mail::Hurry);
+        }
+    }
+
+    /// Whether no request is being answered.
+    pub fn is_quiet(&self) -> bool {
+        self.shared.counters.is_quiet()
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        for index in 0..self.threads.len() {
+            self.shared.send(index, Mail::Stop);
+        }
+        for thread in self.threads.drain(..) {
+            // A loop survives panics; one that died all the same has nothing to give back.
+            let _ = thread.join();
+        }
+    }
+}

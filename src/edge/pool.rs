@@ -1,0 +1,84 @@
+//! Connections to instances that are kept for the next call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use super::line::{Line, Phase};
+use super::reactor::{LINE, Loop};
+use super::slots::Key;
+use super::socket::Moved;
+use crate::mesh::Member;
+
+/// How long a connection to an instance is kept idle, unless it says less: shorter than the keep-alive of common servers, so that they
+/// rarely close one under a request.
+const IDLE_AGE: Duration = Duration::from_secs(4);
+/// Idle connections kept per instance and loop.
+const MOST_IDLE: usize = 1024;
+
+impl Loop {
+    /// Takes a connection to an instance or the API server into the loop.
+    pub(super) fn add_line(&mut self, line: Line) -> Option<Key> {
+        let raw = line.socket.raw();
+        let key = self.lines.insert(Box::new(line));
+        let token = Token((key.place() as usize) << 2 | LINE);
+        match self.poll.registry().register(&mut SourceFd(&raw), token, Interest::READABLE | Interest::WRITABLE) {
+            Ok(()) => Some(key),
+            Err(error) => {
+                log::warn!("a connection cannot be watched: {error}");
+                self.lines.remove(key);
+                None
+            }
+        }
+    }
+
+    /// An idle connection to an instance, if there is one.
+    pub(super) fn take_idle(&mut self, member: &Arc<Member>) -> Option<Key> {
+        self.idle.get_mut(&(Arc::as_ptr(member) as usize))?.pop()
+    }
+
+    /// Puts a connection back after an exchange, or ends it.
+    pub(super) fn park(&mut self, key: Key, mut line: Box<Line>, reusable: bool) {
+        let Some(member) = line.member.as_ref().filter(|_| reusable && !line.readiness.ending && !line.readiness.ended) else {
+            self.lines.remove(key);
+            return;
+        };
+        let kept = self.idle.entry(Arc::as_ptr(member) as usize).or_default();
+        if kept.len() >= MOST_IDLE {
+            self.lines.remove(key);
+            return;
+        }
+        kept.push(key);
+        line.owner = None;
+        line.used = true;
+        line.phase = Phase::Idle;
+        line.input.release(&mut self.spare);
+        line.output.release(&mut self.spare);
+        let age = line.answer.keeps_alive().map_or(IDLE_AGE, |said| said.min(IDLE_AGE));
+        let until = self.line_timers.tick(self.now + age);
+        self.line_timers.set(&mut line.alarm, key, until);
+        self.lines.give_back(key, line);
+    }
+
+    /// An idle connection is of no further use.
+    pub(super) fn drop_idle(&mut self, key: Key) {
+        let Some(line) = self.lines.remove(key) else { return };
+        let Some(member) = &line.member else { return };
+        let at = Arc::as_ptr(member) as usize;
+        if let Some(kept) = self.idle.get_mut(&at) {
+            kept.retain(|other| *other != key);
+            if kept.is_empty() {
+                self.idle.remove(&at);
+            }
+        }
+    }
+
+    /// Something came on an idle connection to the API server: its end, or the end of trusting it.
+    pub(super) fn check_inner(&mut self, key: Key) {
+        if self.lines.get_mut(key).is_some_and(|line| line.readiness.readable && line.read(&mut self.spare, 0) != Moved::Blocked) {
+            self.inner_line_lost(key);
+        }
+    }
+}

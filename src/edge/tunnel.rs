@@ -1,0 +1,103 @@
+//! WebSockets: after both sides have agreed to switch, bytes in both directions, unread.
+
+use super::client::Client;
+use super::exchange::{Exchange, Flow, Task};
+use super::http1::RequestHead;
+use super::line::Line;
+use super::reactor::Loop;
+use super::slots::Key;
+use super::socket::Moved;
+use crate::model::Fields;
+
+/// A connection that has become a tunnel.
+pub(super) struct Tunnel {
+    line: Key,
+    /// The caller's end has been passed on to the instance.
+    finished: bool,
+}
+
+/// What a request asks to switch to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Asked {
+    Nothing,
+    WebSocket,
+    Other,
+}
+
+/// What a request asks to switch to.
+pub(super) fn asked_for(request: &RequestHead) -> Asked {
+    if !request.head.lists("connection", "upgrade") {
+        return Asked::Nothing;
+    }
+    match request.head.first("upgrade") {
+        None => Asked::Nothing,
+        Some(protocol) if protocol.eq_ignore_ascii_case("websocket") && request.method() == "GET" => Asked::WebSocket,
+        Some(_) => Asked::Other,
+    }
+}
+
+impl Tunnel {
+    pub(super) const fn new(line: Key) -> Self {
+        Self { line, finished: false }
+    }
+}
+
+impl Loop {
+    /// Passes on what can be passed on.
+    pub(super) fn advance_tunnel(&mut self, _: Key, client: &mut Client, exchange: &mut Exchange, mut tunnel: Tunnel) -> Flow {
+        let Some(mut line) = self.lines.lend(tunnel.line) else { return Flow::Abort };
+        let flow = self.pass(client, &mut line, &mut tunnel);
+        match flow {
+            Flow::Over | Flow::Abort => {
+                self.lines.remove(tunnel.line);
+                client.closes = true;
+            }
+            Flow::Wait | Flow::Again => {
+                self.lines.give_back(tunnel.line, line);
+                exchange.task = Task::Tunnel(tunnel);
+            }
+        }
+        flow
+    }
+
+    fn pass(&mut self, client: &mut Client, line: &mut Line, tunnel: &mut Tunnel) -> Flow {
+        let mut moved = true;
+        while moved {
+            moved = false;
+            line.flush();
+            self.flush(client);
+            if line.deaf || client.readiness.broken {
+                return Flow::Abort;
+            }
+            if line.output.is_empty() {
+                if client.input.is_empty() {
+                    let _ = client.read(&mut self.spare, usize::MAX);
+                }
+                moved |= !client.input.is_empty();
+                line.output.push(client.input.rest(), &mut self.spare);
+                client.input.consume(client.input.len());
+                if client.readiness.ended && line.output.is_empty() && !std::mem::replace(&mut tunnel.finished, true) {
+                    line.finish();
+                }
+            }
+            if client.output.is_empty() {
+                if line.input.is_empty() {
+                    match line.read(&mut self.spare, usize::MAX) {
+                        Moved::Bytes(0) => return Flow::Over,
+                        Moved::Broken => return Flow::Abort,
+                        Moved::Bytes(_) | Moved::Blocked => {}
+                    }
+                }
+                moved |= !line.input.is_empty();
+                client.output.push(line.input.rest(), &mut self.spare);
+                line.input.consume(line.input.len());
+            }
+        }
+        Flow::Wait
+    }
+
+    /// The caller has gone.
+    pub(super) fn abandon_tunnel(&mut self, tunnel: &Tunnel) {
+        self.lines.remove(tunnel.line);
+    }
+}

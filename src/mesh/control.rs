@@ -1,0 +1,32 @@
+//! What operators order of a service as a whole.
+
+use super::{Mesh, RegistryError};
+use crate::model::ServiceName;
+use crate::policy::breaker::{Control, Order};
+use crate::telemetry::events::Kind;
+
+impl Mesh {
+    /// Takes a service's circuit breaker in hand, or hands it back. Holds until told otherwise or until the mesh ends.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`] when there is no such service.
+    pub fn order_breaker(&self, service: &ServiceName, order: Order) -> Result<(), RegistryError> {
+        let cluster = self.inner.registry.find(service.as_str()).ok_or(RegistryError::NotFound)?;
+        let now = self.inner.clock.now();
+        let (changed, transition, control, next) = cluster.look(|state| {
+            let (changed, transition) = state.breaker.obey(order, now);
+            (changed, transition, state.breaker.control(), state.queue.head())
+        });
+        if changed {
+            let how = match (order, control) {
+                (Order::Reset, _) => "reset by an operator",
+                (_, Control::ForcedOpen) => "forced open by an operator",
+                (_, Control::Disabled) => "disabled by an operator",
+                (_, Control::Auto) => "back to automatic by an operator",
+            };
+            self.inner.events.publish(Kind::Breaker, Some(service), None, format!("circuit breaker {how}"));
+        }
+        cluster.after(next, transition, Vec::new());
+        Ok(())
+    }
+}

@@ -1,0 +1,215 @@
+//! The server of a mesh: the edge on the public port, the API server behind it, and the watch over both.
+
+use std::fmt;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use serde_json::Value;
+
+pub use crate::edge::{Address, Config, InvokeOn};
+
+use crate::api::{Api, ApiServer, ask};
+use crate::edge::{Edge, EdgeError};
+use crate::mesh::Mesh;
+use crate::model::Invalid;
+use crate::model::sync::Locked;
+use crate::telemetry::doors::DoorCounters;
+
+/// A running server. Dropping it stops it.
+pub struct Server {
+    mesh: Mesh,
+    api: Arc<Api>,
+    edge: Arc<Edge>,
+    /// Guarded: the workers, which the watchdog may replace.
+    workers: Arc<Locked<Option<ApiServer>>>,
+    watchdog: Option<JoinHandle<()>>,
+    stopped: Arc<AtomicBool>,
+}
+
+/// Why a server could not be started.
+#[derive(Debug)]
+pub enum StartError {
+    /// A setting is not acceptable.
+    Invalid(Invalid),
+    /// The address cannot be listened on.
+    Listen(String, io::Error),
+    /// The system refused a thread, or a private socket.
+    Thread(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(fault) => fault.fmt(f),
+            Self::Listen(address, error) => match error.kind() {
+                io::ErrorKind::AddrInUse => write!(f, "cannot listen on {address}: another program listens there already"),
+                io::ErrorKind::PermissionDenied => write!(f, "cannot listen on {address}: not permitted; ports below 1024 need privileges"),
+                io::ErrorKind::AddrNotAvailable => write!(f, "cannot listen on {address}: not an address of this machine"),
+                _ => write!(f, "cannot listen on {address}: {error}"),
+            },
+            Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<EdgeError> for StartError {
+    fn from(error: EdgeError) -> Self {
+        match error {
+            EdgeError::Listen(address, error) => Self::Listen(address, error),
+            EdgeError::Thread(error) => Self::Thread(error),
+        }
+    }
+}
+
+/// How long nothing must have come before a drain is over.
+const QUIET: Duration = Duration::from_millis(50);
+/// How often the end of a drain is looked for.
+const POLL: Duration = Duration::from_millis(5);
+
+impl Server {
+    /// Starts the server of `mesh`. `effective` is what `/config` shows.
+    ///
+    /// # Errors
+    /// [`StartError`] when a setting is not acceptable, the address cannot be listened on, or a thread cannot be started.
+    pub fn start(mesh: &Mesh, config: &Config, effective: Value) -> Result<Self, StartError> {
+        config.check_together().map_err(StartError::Invalid)?;
+        let addresses = config.addresses().map_err(StartError::Invalid)?;
+        let loopback = addresses.iter().all(Address::is_loopback);
+        if !loopback && !config.insecure {
+            let why =
+                format!("{} is not loopback, and whoever reaches it may do everything; add --insecure if that is meant", config.listen);
+            return Err(StartError::Invalid(Invalid::new("listen", why)));
+        }
+        // Over a Unix socket, the Host field is whatever the client makes up.
+        let judged = loopback && addresses.iter().any(|address| matches!(address, Address::Tcp(_)));
+        let (loops, _) = Edge::loops(config);
+        let counters = Arc::new(DoorCounters::new(loops));
+        let api = Arc::new(Api::new(mesh, judged, effective, Arc::clone(&counters)));
+        let edge = Arc::new(Edge::start(mesh, config, &addresses, judged, &counters)?);
+        let stopped = Arc::new(AtomicBool::new(false));
+        let workers = Arc::new(Locked::new(None));
+        let mut server = Self { mesh: mesh.clone(), api, edge, workers, watchdog: None, stopped };
+        let keeper = Keeper {
+            mesh: mesh.clone(),
+            api: Arc::clone(&server.api),
+            edge: Arc::downgrade(&server.edge),
+            workers: Arc::clone(&server.workers),
+            counters,
+            config: config.clone(),
+            stopped: Arc::clone(&server.stopped),
+        };
+        let line = keeper.start_workers().map_err(StartError::Thread)?;
+        let watchdog = thread::Builder::new().name("weft-watchdog".to_owned()).stack_size(STACK);
+        server.watchdog = Some(watchdog.spawn(move || keeper.watch(line)).map_err(StartError::Thread)?);
+        Ok(server)
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.edge.addresses().to_vec()
+    }
+
+    /// Replaces what `/config` shows.
+    pub fn set_effective(&self, effective: Value) {
+        self.api.set_effective(effective);
+    }
+
+    /// Stops in order: `/ready` says no, everything goes on for `delay`, then nothing new is accepted, and what runs may finish for at most
+    /// `timeout`. Answers whether everything was finished.
+    pub fn drain(&self, delay: Duration, timeout: Duration) -> bool {
+        let clock = &self.mesh.inner.clock;
+        self.api.stop_being_ready();
+        let serve_until = clock.now() + delay;
+        while clock.now() < serve_until {
+            clock.park_until(serve_until);
+        }
+        self.edge.close();
+        self.mesh.hurry();
+        self.edge.hurry();
+        // Clients with open connections get one more answer each, with word to close; it is over when none has come for a while.
+        let until = clock.now() + timeout;
+        let mut quiet_since = None;
+        while clock.now() < until {
+            let quiet = self.edge.is_quiet();
+            quiet_since = if quiet { quiet_since.or_else(|| Some(clock.now())) } else { None };
+            if quiet_since.is_some_and(|since| clock.now() >= since + QUIET) {
+                break;
+            }
+            clock.park_until((clock.now() + POLL).min(until));
+        }
+        self.mesh.shutdown(Duration::ZERO) == 0 && self.edge.is_quiet()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        if let Some(watchdog) = self.watchdog.take() {
+            watchdog.thread().unpark();
+            // It has nothing to give back.
+            let _ = watchdog.join();
+        }
+        // The workers go home when the edge no longer speaks to them, and the edge when nobody holds it.
+        drop(self.workers.with(Option::take));
+    }
+}
+
+/// Stack of the watchdog.
+const STACK: usize = 256 * 1024;
+
+/// Whoever starts the workers, asks whether they still answer, and replaces them if not.
+struct Keeper {
+    mesh: Mesh,
+    api: Arc<Api>,
+    edge: Weak<Edge>,
+    workers: Arc<Locked<Option<ApiServer>>>,
+    counters: Arc<DoorCounters>,
+    config: Config,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Keeper {
+    /// Starts workers, gives the edge its connections to them, and keeps one to ask by.
+    fn start_workers(&self) -> io::Result<UnixStream> {
+        let (loops, lines) = Edge::loops(&self.config);
+        let (server, mut all) = ApiServer::start(&self.api, self.config.workers, loops * lines + 1)?;
+        let own = all.pop().ok_or(io::ErrorKind::NotConnected)?;
+        own.set_read_timeout(Some(self.config.watchdog_ms.duration()))?;
+        if let Some(edge) = self.edge.upgrade() {
+            edge.use_lines(all);
+        }
+        if let Some(stuck) = self.workers.with(|workers| workers.replace(server)) {
+            // Its workers may never come home; whoever waits for them must not be us.
+            thread::Builder::new().name("weft-workers-end".to_owned()).stack_size(STACK).spawn(move || drop(stuck))?;
+        }
+        Ok(own)
+    }
+
+    /// Asks again and again, until the server stops.
+    fn watch(self, mut line: UnixStream) {
+        let clock = &self.mesh.inner.clock;
+        let mut due = clock.now() + self.config.watchdog_ms.duration();
+        while !self.stopped.load(Ordering::SeqCst) {
+            if clock.now() < due {
+                clock.park_until(due);
+                continue;
+            }
+            due = clock.now() + self.config.watchdog_ms.duration();
+            let Err(error) = ask(&mut line) else { continue };
+            log::error!("the workers do not answer ({error}); they are replaced");
+            if let Some(first) = self.counters.loops.first() {
+                first.worker_restarts.add(1);
+            }
+            match self.start_workers() {
+                Ok(fresh) => line = fresh,
+                Err(error) => log::error!("no workers could be started: {error}"),
+            }
+        }
+    }
+}
