@@ -35,7 +35,7 @@
 //!
 //! # The life of a call
 //!
-//! bytes → [`contract::router`] → [`contract::envelope`] → [`Call`] → [`mesh::call::CallMachine`]: route, rate, slot, breaker permit, instance → attempt →
+//! bytes → [`edge::http1`] → [`contract::paths`] → [`contract::envelope`] → [`Call`] → [`mesh::call::CallMachine`]: route, rate, slot, breaker permit, instance → attempt →
 //! head of the answer → [`policy::classify`] → ejection, latency → another attempt? → [`Reply`] or [`CallError`] → [`contract::answer`].
 //!
 //! # What is not there
