@@ -69,7 +69,7 @@ const PLACES: &[Place] = &[
         words: &["Mutex", "RwLock", "Condvar"],
         within: &["src/model/sync.rs"],
         tests_are_free: false,
-        instead: "use `Locked` or `Published`, which are entered only through a closure",
+        instead: "use `Locked` or `Published`, which are entered only through a closure (or, to wait for one another, `Turns` and `Convoy`)",
     },
     Place {
         words: &["Locked", "Published"],
@@ -89,6 +89,13 @@ const PLACES: &[Place] = &[
         ],
         tests_are_free: false,
         instead: "keep the state where the locks are; a new lock earns its place in this table",
+    },
+    Place {
+        words: &["Turns", "Convoy"],
+        // What is kept and what is in force change in the same order; and many writers share one sync of the disk.
+        within: &["src/model/sync.rs", "src/mesh/mod.rs", "src/outbound/store/mod.rs"],
+        tests_are_free: false,
+        instead: "waiting for one another is for those who change what is kept; everybody else looks at memory",
     },
     Place {
         words: &["tiny_http"],
@@ -117,9 +124,16 @@ const PLACES: &[Place] = &[
     },
     Place {
         words: &["rustix"],
-        within: &["src/outbound/connection.rs", "src/api/server.rs", "src/edge/socket.rs", "src/edge/gate.rs"],
+        // Sockets, limits, and the lock on the state directory.
+        within: &[
+            "src/outbound/connection.rs",
+            "src/outbound/store/folder.rs",
+            "src/api/server.rs",
+            "src/edge/socket.rs",
+            "src/edge/gate.rs",
+        ],
         tests_are_free: false,
-        instead: "sockets are opened and judged in these files",
+        instead: "sockets are opened and judged, and the state directory is locked, in these files",
     },
     Place {
         words: &["signal_hook", "simplelog", "lexopt", "process::exit"],

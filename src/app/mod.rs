@@ -10,9 +10,11 @@ macro_rules! say {
 
 mod demo;
 mod sample;
+mod state;
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::{self, ExitCode};
 use std::thread;
 
@@ -23,6 +25,7 @@ use simplelog::{ConfigBuilder, WriteLogger};
 use crate::config::{Arguments, Command, Config, ConfigError, usage};
 use crate::mesh::Mesh;
 use crate::outbound::BuildError;
+use crate::outbound::store::{Disk, StateError};
 use crate::server::{InvokeOn, Server, StartError};
 
 /// Runs the program.
@@ -43,6 +46,7 @@ enum Fatal {
     Usage(String),
     Config(ConfigError),
     Build(BuildError),
+    State(StateError),
     Start(StartError),
     Io(io::Error),
 }
@@ -54,6 +58,7 @@ impl Fatal {
                 ExitCode::from(2)
             }
             Self::Start(StartError::Listen(..)) => ExitCode::from(3),
+            Self::State(_) | Self::Build(BuildError::Store(_)) => ExitCode::from(4),
             Self::Build(BuildError::Thread(_)) | Self::Start(StartError::Thread(_)) | Self::Io(_) => ExitCode::from(1),
         }
     }
@@ -65,6 +70,7 @@ impl fmt::Display for Fatal {
             Self::Usage(why) => f.write_str(why),
             Self::Config(error) => error.fmt(f),
             Self::Build(error) => error.fmt(f),
+            Self::State(error) => error.fmt(f),
             Self::Start(error) => error.fmt(f),
             Self::Io(error) => error.fmt(f),
         }
@@ -89,6 +95,7 @@ fn run() -> Result<ExitCode, Fatal> {
         }
         Command::Config { annotated: true } => say!("{}", load()?.annotated().trim_end()),
         Command::Config { annotated: false } => say!("{:#}", load()?.effective()),
+        Command::State(what, path) => state::run(*what, path)?,
         Command::Serve => return serve(&arguments, &load()?, |_, _| Ok(())),
         Command::Demo { traffic } => return serve(&arguments, &load()?, |_, server| demo::start(server, *traffic)),
     }
@@ -100,7 +107,7 @@ fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Serve
     start_log(config);
     // Before anything else starts, so that no signal is missed.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let mesh = build(config).map_err(Fatal::Build)?;
+    let mesh = build(config)?;
     let server = Server::start(&mesh, &config.server, config.effective()).map_err(Fatal::Start)?;
     announce(config, &server);
     also(&mesh, &server)?;
@@ -127,20 +134,40 @@ fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Serve
     process::exit(i32::from(!finished))
 }
 
-fn build(config: &Config) -> Result<Mesh, BuildError> {
+fn build(config: &Config) -> Result<Mesh, Fatal> {
     let settings = config.mesh();
-    Mesh::builder()
+    let mut builder = Mesh::builder()
         .defaults(settings.defaults)
         .services(settings.services)
         .upstreams(settings.upstreams)
-        .limits(settings.max_services, settings.max_instances_per_service)
-        .build()
+        .limits(settings.max_services, settings.max_instances_per_service);
+    if !config.general.state_dir.is_empty() {
+        builder = builder.store(Disk::open(Path::new(&config.general.state_dir)).map_err(Fatal::State)?);
+    }
+    let mesh = builder.build().map_err(Fatal::Build)?;
+    register_listed(&mesh, config);
+    Ok(mesh)
+}
+
+/// Registers the instances that the configuration lists.
+fn register_listed(mesh: &Mesh, config: &Config) {
+    // Checked when it was read.
+    for registration in config.registrations().unwrap_or_default() {
+        let (service, id) = (registration.service.clone(), registration.id.clone());
+        if let Err(error) = mesh.register_listed(registration) {
+            log::error!("{service}/{id} is listed in the configuration and cannot be registered: {error}");
+        }
+    }
 }
 
 /// Says where the mesh listens and what is on.
 fn announce(config: &Config, server: &Server) {
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
     say!("weft {} listens on {}", env!("CARGO_PKG_VERSION"), addresses.join(" and "));
+    let registry = match config.general.state_dir.as_str() {
+        "" => "registry in memory".to_owned(),
+        directory => format!("registry in {directory}"),
+    };
     let tls = if cfg!(feature = "tls") { "https to instances" } else { "no https to instances" };
     let calls = match config.server.invoke_on {
         InvokeOn::Edge => "calls run in the event loops".to_owned(),
@@ -149,7 +176,7 @@ fn announce(config: &Config, server: &Server) {
             format!("/invoke runs on workers: {calls} of {} make calls (blocking, with sleeping backoff)", config.server.workers)
         }
     };
-    say!("{calls}; registry in memory; {tls}; no tokens: whoever reaches it may use it");
+    say!("{calls}; {registry}; {tls}; no tokens: whoever reaches it may use it");
 }
 
 /// Takes over a changed configuration. A bad one changes nothing and says why.
@@ -161,9 +188,13 @@ fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server)
     if new.server != running.server {
         log::warn!("settings of the server itself (such as listen and workers) change only with a restart");
     }
+    if new.general.state_dir != running.general.state_dir {
+        log::warn!("the state directory changes only with a restart");
+    }
     if let Err(fault) = mesh.reconfigure(new.mesh()) {
         return log::error!("configuration not reloaded, nothing has changed: {fault}");
     }
+    register_listed(mesh, &new);
     log::set_max_level(new.general.log.into());
     server.set_effective(Config { server: running.server.clone(), ..new }.effective());
 }

@@ -28,10 +28,23 @@ pub enum Command {
     },
     /// Check a configuration file.
     Check(PathBuf),
+    /// Look at a state directory, or move what is kept there; the directory comes second.
+    State(StateCommand, PathBuf),
     /// Print the version.
     Version,
     /// Print how to use the program.
     Help,
+}
+
+/// What to do with a state directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StateCommand {
+    /// Print what is kept there for a person.
+    Show,
+    /// Print it as JSON.
+    Export,
+    /// Keep there what is read as JSON from the standard input, beside what is kept there already.
+    Import,
 }
 
 /// The command line, read.
@@ -45,7 +58,7 @@ pub struct Arguments {
     pub settings: Sourced,
 }
 
-const COMMANDS: [&str; 6] = ["serve", "demo", "config", "check", "version", "help"];
+const COMMANDS: [&str; 7] = ["serve", "demo", "config", "check", "state", "version", "help"];
 
 impl Arguments {
     /// Reads a command line without the program's name.
@@ -56,6 +69,7 @@ impl Arguments {
         let mut parser = Parser::from_args(arguments);
         let mut read = Self::default();
         let mut named = false;
+        let mut is_state = false;
         while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
             match argument {
                 Arg::Long("help") | Arg::Short('h') => read.command = Command::Help,
@@ -65,6 +79,16 @@ impl Arguments {
                     read.command = Command::Config { annotated: true };
                 }
                 Arg::Long("traffic") if matches!(read.command, Command::Demo { .. }) => read.command = Command::Demo { traffic: true },
+                Arg::Value(word) if !named && word == "state" => (named, is_state) = (true, true),
+                Arg::Value(word) if is_state => {
+                    is_state = false;
+                    read.command = Command::State(state_command(&word.string().map_err(|error| error.to_string())?)?, PathBuf::new());
+                }
+                Arg::Value(path) if matches!(&read.command, Command::State(_, before) if before.as_os_str().is_empty()) => {
+                    if let Command::State(_, place) = &mut read.command {
+                        *place = path.into();
+                    }
+                }
                 Arg::Value(word) if !named => {
                     named = true;
                     read.command = command(&word.string().map_err(|error| error.to_string())?)?;
@@ -82,9 +106,22 @@ impl Arguments {
             }
         }
         match read.command {
+            _ if is_state => Err(STATE_USAGE.to_owned()),
+            Command::State(_, path) if path.as_os_str().is_empty() => Err(STATE_USAGE.to_owned()),
             Command::Check(path) if path.as_os_str().is_empty() => Err("which file? use weft check FILE".to_owned()),
             _ => Ok(read),
         }
+    }
+}
+
+const STATE_USAGE: &str = "which directory? use weft state show DIR, weft state export DIR or weft state import DIR";
+
+fn state_command(word: &str) -> Result<StateCommand, String> {
+    match word {
+        "show" => Ok(StateCommand::Show),
+        "export" => Ok(StateCommand::Export),
+        "import" => Ok(StateCommand::Import),
+        other => Err(format!("{} is not done to a state directory; use show, export or import", shown(other))),
     }
 }
 
@@ -164,6 +201,7 @@ Commands:
   demo [--traffic]    run the mesh with a few sample services and show what it does
   config              print the effective configuration; --annotated says why of each key
   check FILE          check a configuration file
+  state show DIR      print what a state directory keeps; export DIR prints it as JSON, import DIR reads that from stdin
   version, help
 
 Flags (each also a variable, --drain-timeout-ms is WEFT_DRAIN_TIMEOUT_MS, and a key of the file, drainTimeoutMs):
@@ -174,6 +212,7 @@ Flags (each also a variable, --drain-timeout-ms is WEFT_DRAIN_TIMEOUT_MS, and a 
         let flag = format!("--{}", separated(&key, '-'));
         let shown = match &default {
             Value::Bool(_) => String::new(),
+            Value::String(text) if text.is_empty() => " VALUE".to_owned(),
             Value::String(text) => format!(" VALUE  (default {text})"),
             other => format!(" N  (default {other})"),
         };
@@ -182,7 +221,8 @@ Flags (each also a variable, --drain-timeout-ms is WEFT_DRAIN_TIMEOUT_MS, and a 
     text.push_str(
         "
 Signals: TERM and INT drain and stop, a second one stops at once, HUP reloads the configuration.
-Exit codes: 0 stopped in order, 1 failed or stopped with calls unfinished, 2 bad usage or configuration, 3 cannot listen.
+Exit codes: 0 stopped in order, 1 failed or stopped with calls unfinished, 2 bad usage or configuration, 3 cannot listen,
+4 cannot use the state directory.
 ",
     );
     text
@@ -202,6 +242,7 @@ mod tests {
         assert_eq!(parse(&["demo", "--traffic"]).expect("demo").command, Command::Demo { traffic: true });
         assert_eq!(parse(&["config", "--annotated"]).expect("config").command, Command::Config { annotated: true });
         assert_eq!(parse(&["check", "a.json"]).expect("check").command, Command::Check("a.json".into()));
+        assert_eq!(parse(&["state", "export", "d"]).expect("state").command, Command::State(StateCommand::Export, "d".into()));
         assert_eq!(parse(&["--version"]).expect("version").command, Command::Version);
         let flags = parse(&["serve", "--workers=4", "--insecure", "--config", "x.json"]).expect("flags");
         assert_eq!(flags.config, Some("x.json".into()));
@@ -216,7 +257,11 @@ mod tests {
         assert!(parse(&["--worker", "4"]).expect_err("typo").contains("did you mean --workers?"));
         assert!(parse(&["--workers"]).expect_err("no value").contains("--workers needs a value"));
         assert!(parse(&["check"]).expect_err("no file").contains("weft check FILE"));
-        for words in [&["serve", "extra"][..], &["-x"], &["serve", "--traffic"]] {
+        for words in [&["state"][..], &["state", "show"]] {
+            assert!(parse(words).expect_err("no directory").contains("weft state show DIR"), "{words:?}");
+        }
+        assert!(parse(&["state", "list", "d"]).expect_err("unknown").contains("use show, export or import"));
+        for words in [&["serve", "extra"][..], &["-x"], &["serve", "--traffic"], &["state", "show", "a", "b"]] {
             assert!(parse(words).is_err(), "{words:?}");
         }
     }

@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-pub use flags::{Arguments, Command, usage};
+pub use flags::{Arguments, Command, StateCommand, usage};
 
+use crate::contract::envelope;
 use crate::mesh::Settings;
 use crate::model::settings::{Setting, leaf, settings};
-use crate::model::{Invalid, ServiceName, closest, shown};
+use crate::model::{Invalid, Registration, ServiceName, closest, shown};
 use crate::policy::{self, Policy, upstreams};
 use crate::server;
 
@@ -25,6 +26,9 @@ settings! {
     pub struct General {
         /// How much is logged to stderr: off, error, warn, info or debug.
         log: LogLevel = LogLevel::Info;
+        /// The directory in which the registry outlives a restart; it must be there. Empty: in memory only. systemd's StateDirectory= is
+        /// honoured.
+        state_dir: String = String::new();
         /// Services that may be registered.
         max_services: usize = 1_000, in 1, 1_000_000;
         /// Instances that one service may have.
@@ -71,6 +75,8 @@ pub struct Config {
     pub defaults: Value,
     /// Settings of single services, as they were written.
     pub services: BTreeMap<ServiceName, Value>,
+    /// Instances that are registered when the program starts or reloads, as they were written.
+    pub instances: Vec<Value>,
 }
 
 /// A mistake in the configuration: which key, in which source, and what is wrong.
@@ -98,6 +104,7 @@ impl Default for Config {
             upstreams: upstreams::Config::default(),
             defaults: Value::Object(Map::new()),
             services: BTreeMap::new(),
+            instances: Vec::new(),
         }
     }
 }
@@ -161,6 +168,7 @@ impl Config {
                     config.defaults = value.clone();
                 }
                 "services" => config.services = services(value)?,
+                "instances" => config.instances = instances(value)?,
                 key => {
                     let known = server_keys.keys().chain(general_keys.keys()).map(String::as_str).chain(SECTIONS);
                     let hint = closest(key, known).map_or(String::new(), |near| format!("; did you mean {near}?"));
@@ -196,6 +204,15 @@ impl Config {
         }
     }
 
+    /// The instances that are listed.
+    ///
+    /// # Errors
+    /// [`Invalid`] naming the first field that is not acceptable.
+    pub fn registrations(&self) -> Result<Vec<Registration>, Invalid> {
+        let read = |(n, json): (usize, &Value)| under(&format!("instances[{n}]"), envelope::registration(json.to_string().as_bytes()));
+        self.instances.iter().enumerate().map(read).collect()
+    }
+
     /// The effective whole, every key with its value.
     pub fn effective(&self) -> Value {
         let mut all = keys_of(&self.server);
@@ -205,6 +222,7 @@ impl Config {
         // Checked when it was read.
         all.insert("defaults".to_owned(), json(serde_json::to_value(Policy::from_json(&self.defaults).unwrap_or_default())));
         all.insert("services".to_owned(), json(serde_json::to_value(&self.services)));
+        all.insert("instances".to_owned(), Value::Array(self.instances.clone()));
         Value::Object(all)
     }
 
@@ -220,6 +238,7 @@ impl Config {
         let mut defaults = String::new();
         Policy::from_json(&self.defaults).unwrap_or_default().annotate(&mut defaults, 1);
         let services = serde_json::to_string(&self.services).unwrap_or_default();
+        let instances = serde_json::to_string(&self.instances).unwrap_or_default();
         [
             "{\n".to_owned(),
             inside(&self.server),
@@ -227,13 +246,15 @@ impl Config {
             inside(&self.general),
             format!(",\n  // Which addresses instances may have. Link-local, multicast and unspecified ones never may.\n  \"upstreams\": {upstreams},\n"),
             format!("  // Settings of every service that names none of its own.\n  \"defaults\": {defaults},\n"),
-            format!("  // Settings of single services by name, each with the keys of \"defaults\" it changes.\n  \"services\": {services}\n}}\n"),
+            format!("  // Settings of single services by name, each with the keys of \"defaults\" it changes.\n  \"services\": {services},\n"),
+            "  // Instances that are registered at the start and at each reload, each as for POST /register. They are not written to the state\n".to_owned(),
+            format!("  // directory; what an operator says of them is.\n  \"instances\": {instances}\n}}\n"),
         ]
         .concat()
     }
 }
 
-const SECTIONS: [&str; 3] = ["upstreams", "defaults", "services"];
+const SECTIONS: [&str; 4] = ["upstreams", "defaults", "services", "instances"];
 
 fn keys_of(group: &impl serde::Serialize) -> Map<String, Value> {
     match serde_json::to_value(group) {
@@ -257,6 +278,12 @@ fn services(json: &Value) -> Result<BTreeMap<ServiceName, Value>, Invalid> {
     Ok(services)
 }
 
+fn instances(json: &Value) -> Result<Vec<Value>, Invalid> {
+    let Value::Array(instances) = json else { return Err(Invalid::new("instances", "is not a JSON array")) };
+    let config = Config { instances: instances.clone(), ..Config::default() };
+    config.registrations().map(|_| config.instances)
+}
+
 fn read_file(path: &Path) -> Result<Value, ConfigError> {
     let source = path.display().to_string();
     let json = file::read(path).map_err(|fault| ConfigError { source: source.clone(), fault })?;
@@ -267,11 +294,18 @@ fn read_file(path: &Path) -> Result<Value, ConfigError> {
 /// Settings by source, each an object with one key.
 type Sourced = Vec<(String, Value)>;
 
-/// What `WEFT_…` variables set, and the file that `WEFT_CONFIG` names.
+/// What `WEFT_…` variables and systemd set, and the file that `WEFT_CONFIG` names.
 fn from_environment(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<(Sourced, Option<PathBuf>), ConfigError> {
     let mut settings = Vec::new();
     let mut file = None;
     for (name, value) in environment {
+        if name == "STATE_DIRECTORY" {
+            // As systemd sets it; several are separated by colons. What is said to weft itself wins.
+            if let Some(first) = value.to_str().and_then(|all| all.split(':').next()) {
+                settings.insert(0, ("environment variable STATE_DIRECTORY".to_owned(), flags::setting("stateDir", first)));
+            }
+            continue;
+        }
         let Some(name) = name.to_str().filter(|name| name.starts_with("WEFT_")) else { continue };
         if name == "WEFT_CONFIG" {
             file = Some(value.into());

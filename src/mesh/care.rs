@@ -7,16 +7,23 @@ use std::time::{Duration, Instant};
 
 use super::member::Member;
 use super::ports::Probe;
+use super::record::Key;
 use super::{Mesh, Newcomer};
 use crate::model::{AdminState, HealthTarget, Host};
 use crate::policy::health::{self, CheckResult};
 use crate::telemetry::events::Kind;
 
 impl Mesh {
-    /// Tells `announce` of every member that is registered from now on.
+    /// Tells `announce` of every member there is, and of every one that is registered from now on.
     pub(crate) fn on_newcomer(&self, announce: impl Fn(&Arc<Member>, Newcomer) + Send + Sync + 'static) {
         // There is one health checker; a second one would be a mistake of this crate's.
         let _ = self.inner.newcomers.set(Box::new(announce));
+        let Some(announce) = self.inner.newcomers.get() else { return };
+        for cluster in self.inner.registry.all() {
+            for member in cluster.look(|state| state.seats.iter().map(|seat| Arc::clone(&seat.member)).collect::<Vec<_>>()) {
+                announce(&member, Newcomer::CheckSoon);
+            }
+        }
     }
 
     /// What is due for a member: `None` when it is no longer registered.
@@ -43,7 +50,7 @@ impl Mesh {
     }
 
     /// The allowed addresses of `host`; `None` when it does not resolve.
-    fn resolve_judged(&self, host: &Host, port: u16, patience: Duration) -> Option<Vec<IpAddr>> {
+    pub(super) fn resolve_judged(&self, host: &Host, port: u16, patience: Duration) -> Option<Vec<IpAddr>> {
         let all = self.inner.resolver.resolve(host, patience);
         let judge = self.inner.upstreams.read(Arc::clone);
         (!all.is_empty()).then(|| all.into_iter().filter(|ip| judge.judge(host, *ip, port).is_ok()).collect())
@@ -77,9 +84,16 @@ impl Mesh {
         }
     }
 
-    /// Removes a member whose lease is over.
-    pub(crate) fn expire(&self, member: &Arc<Member>) {
-        self.remove(&member.service, &member.id, Some(self.inner.clock.now()), Kind::Expired, "lease expired: no heartbeat in time");
+    /// Removes a member whose lease is over. Answers `false` when somebody is changing something about it just now: ask again soon.
+    pub(crate) fn expire(&self, member: &Arc<Member>) -> bool {
+        let key = Key::Instance(member.service.clone(), member.id.clone());
+        let Some(_turn) = self.inner.turns.try_take(key.clone()) else { return false };
+        let now = Some(self.inner.clock.now());
+        if self.remove(&member.service, &member.id, now, Kind::Expired, "lease expired: no heartbeat in time") {
+            // Nobody waits for it, and should it be there again after a restart, it expires again.
+            self.inner.store.forget(&key);
+        }
+        true
     }
 }
 

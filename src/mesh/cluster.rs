@@ -313,6 +313,11 @@ impl Cluster {
 }
 
 impl State {
+    /// The member with that id.
+    pub(super) fn member(&self, id: &InstanceId) -> Option<Arc<Member>> {
+        self.seats.iter().find(|seat| seat.member.id == *id).map(|seat| Arc::clone(&seat.member))
+    }
+
     /// Waits in the queue, or is refused when it is full.
     fn queue_up(&mut self, ticket: Option<Ticket>, wake: &Wake, holds_slot: bool) -> Entry {
         match ticket {

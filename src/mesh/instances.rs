@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Mesh;
 use super::cluster::Cluster;
-use super::membership::Upsert;
-use super::ports::{Change, StoreError};
-use super::{Mesh, Newcomer};
+use super::keeping::Said;
+use super::ports::StoreError;
+use super::record::{Key, Record, Version};
 use crate::model::{AdminState, Host, InstanceId, Invalid, Limit, Registration, ServiceName, Weight};
 use crate::telemetry::events::Kind;
 
@@ -63,46 +64,48 @@ impl Mesh {
     /// [`RegistryError`]; nothing was changed.
     #[allow(clippy::needless_pass_by_value)] // A registration is made to be handed over.
     pub fn register(&self, registration: Registration) -> Result<(), RegistryError> {
-        let inner = &self.inner;
-        let addresses = inner.resolver.resolve(&registration.host, RESOLVE_PATIENCE);
+        let addresses = self.judged_addresses(&registration)?;
+        let (service, id) = (registration.service.clone(), registration.id.clone());
+        let said = Said { addresses: Some(addresses), healthy: registration.healthy, renews: true };
+        self.change_instance(&service, &id, said, |before| match before {
+            Some(before) => Ok(before.registered(registration.clone())),
+            None => {
+                // Looked at again when it is added; but what is refused now need not be kept.
+                self.room_for(&registration)?;
+                Ok(Record::new(registration.clone()))
+            }
+        })
+    }
+
+    /// Registers an instance that is listed in a configuration: as [`Mesh::register`], but the store does not keep it, since it is listed.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; nothing was changed.
+    #[allow(clippy::needless_pass_by_value)] // A registration is made to be handed over.
+    pub fn register_listed(&self, registration: Registration) -> Result<(), RegistryError> {
+        let addresses = self.judged_addresses(&registration)?;
+        let _turn = self.inner.turns.take(Key::Instance(registration.service.clone(), registration.id.clone()));
+        let cluster = self.inner.registry.find(registration.service.as_str());
+        let kept = cluster.and_then(|cluster| cluster.kept(&registration.id));
+        let said = Said { addresses: Some(addresses), healthy: registration.healthy, renews: true };
+        if let Some((before, version)) = kept {
+            return self.seat(&before.registered(registration), version, said);
+        }
+        self.room_for(&registration)?;
+        self.seat(&Record::new(registration), Version::default(), said)
+    }
+
+    /// What the host of a registration resolves to, if all that it names is allowed.
+    fn judged_addresses(&self, registration: &Registration) -> Result<Vec<IpAddr>, RegistryError> {
+        let resolver = &self.inner.resolver;
+        let addresses = resolver.resolve(&registration.host, RESOLVE_PATIENCE);
         self.judge_all(&registration.host, &addresses, registration.port.get())?;
         if let Some(target) = registration.health_check.as_ref().filter(|target| target.host != registration.host) {
-            self.judge_all(&target.host, &inner.resolver.resolve(&target.host, RESOLVE_PATIENCE), target.port.get())?;
+            self.judge_all(&target.host, &resolver.resolve(&target.host, RESOLVE_PATIENCE), target.port.get())?;
         } else if let Some(target) = &registration.health_check {
             self.judge_all(&target.host, &addresses, target.port.get())?;
         }
-        // Looked at again when it is added; but what is refused now need not be kept.
-        self.room_for(&registration)?;
-        inner.store.commit(&Change::Register(&registration))?;
-        let service = registration.service.clone();
-        let newcomer = if registration.healthy.is_some() { Newcomer::CheckLater } else { Newcomer::CheckNow };
-        let place = crate::model::authority(&registration.host, registration.port);
-        loop {
-            let now = inner.clock.now();
-            let cluster = inner.registry.find_or_make(&service, &inner.events, now).map_err(RegistryError::Full)?;
-            let member = match cluster.upsert(registration.clone(), &addresses, inner.max_instances, now) {
-                // The last instance went between finding the service and adding to it.
-                None => {
-                    inner.registry.forget(&cluster);
-                    continue;
-                }
-                Some(Upsert::Full) => return Err(RegistryError::Full(Limit::Instances)),
-                Some(Upsert::New(member)) => {
-                    inner.events.publish(Kind::Registered, Some(&service), Some(&member.id), format!("registered at {place}"));
-                    member
-                }
-                Some(Upsert::Again(member)) => {
-                    if !addresses.is_empty() {
-                        cluster.resolved(&member, &addresses);
-                    }
-                    member
-                }
-            };
-            if let Some(announce) = inner.newcomers.get() {
-                announce(&member, newcomer);
-            }
-            return Ok(());
-        }
+        Ok(addresses)
     }
 
     /// Removes an instance. Calls it is answering finish.
@@ -110,8 +113,10 @@ impl Mesh {
     /// # Errors
     /// [`RegistryError::NotFound`], or the store's refusal.
     pub fn deregister(&self, service: &ServiceName, id: &InstanceId) -> Result<(), RegistryError> {
-        self.known(service, id)?;
-        self.inner.store.commit(&Change::Remove { service, id })?;
+        let key = Key::Instance(service.clone(), id.clone());
+        let _turn = self.inner.turns.take(key.clone());
+        self.find(service)?.kept(id).ok_or(RegistryError::NotFound)?;
+        self.inner.store.delete(&key)?;
         if self.remove(service, id, None, Kind::Deregistered, "deregistered") { Ok(()) } else { Err(RegistryError::NotFound) }
     }
 
@@ -129,14 +134,11 @@ impl Mesh {
     /// # Errors
     /// [`RegistryError::NotFound`], or the store's refusal.
     pub fn set_state(&self, service: &ServiceName, id: &InstanceId, state: AdminState, reason: Option<&str>) -> Result<(), RegistryError> {
-        let cluster = self.known(service, id)?;
-        self.inner.store.commit(&Change::State { service, id, state, reason })?;
-        let news = cluster.set_state(id, state, reason.map(str::to_owned)).ok_or(RegistryError::NotFound)?;
-        if news {
-            let why = reason.map_or(String::new(), |reason| format!(": {}", crate::model::shown(reason)));
-            self.inner.events.publish(Kind::State, Some(service), Some(id), format!("state is now {}{why}", state.as_str()));
-        }
-        Ok(())
+        let reason = reason.map(str::to_owned);
+        self.change_instance(service, id, Said::default(), |before| {
+            let before = before.ok_or(RegistryError::NotFound)?.clone();
+            Ok(Record { state, reason: reason.clone(), ..before })
+        })
     }
 
     /// Sets an instance's share of the traffic, whatever it registers.
@@ -144,12 +146,10 @@ impl Mesh {
     /// # Errors
     /// [`RegistryError::NotFound`], or the store's refusal.
     pub fn set_weight(&self, service: &ServiceName, id: &InstanceId, weight: Weight) -> Result<(), RegistryError> {
-        let cluster = self.known(service, id)?;
-        self.inner.store.commit(&Change::Weight { service, id, weight })?;
-        if cluster.set_weight(id, weight).ok_or(RegistryError::NotFound)? {
-            self.inner.events.publish(Kind::Weight, Some(service), Some(id), format!("weight is now {}", weight.get()));
-        }
-        Ok(())
+        self.change_instance(service, id, Said::default(), |before| {
+            let before = before.ok_or(RegistryError::NotFound)?.clone();
+            Ok(Record { weight: Some(weight), ..before })
+        })
     }
 
     pub(super) fn remove(&self, service: &ServiceName, id: &InstanceId, expired_at: Option<Instant>, kind: Kind, why: &str) -> bool {
@@ -168,19 +168,11 @@ impl Mesh {
         self.inner.registry.find(service.as_str()).ok_or(RegistryError::NotFound)
     }
 
-    fn known(&self, service: &ServiceName, id: &InstanceId) -> Result<Arc<Cluster>, RegistryError> {
-        let cluster = self.find(service)?;
-        let known = cluster.look(|state| state.seats.iter().any(|seat| seat.member.id == *id));
-        if known { Ok(cluster) } else { Err(RegistryError::NotFound) }
-    }
-
     fn room_for(&self, registration: &Registration) -> Result<(), RegistryError> {
         let Some(cluster) = self.inner.registry.find(registration.service.as_str()) else {
             return if self.inner.registry.is_full() { Err(RegistryError::Full(Limit::Services)) } else { Ok(()) };
         };
-        let most = self.inner.max_instances;
-        let room = cluster.look(|state| state.seats.len() < most || state.seats.iter().any(|seat| seat.member.id == registration.id));
-        if room { Ok(()) } else { Err(RegistryError::Full(Limit::Instances)) }
+        if cluster.look(|state| state.seats.len() < self.inner.max_instances) { Ok(()) } else { Err(RegistryError::Full(Limit::Instances)) }
     }
 
     fn judge_all(&self, host: &Host, addresses: &[IpAddr], port: u16) -> Result<(), RegistryError> {

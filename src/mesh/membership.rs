@@ -5,62 +5,59 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::cluster::{Cluster, State, Told};
+use super::cluster::{Cluster, State};
 use super::member::Member;
 use super::queue::Wake;
-use super::seat::Seat;
-use crate::model::{AdminState, InstanceId, Registration, Weight};
+use super::record::{Record, Version};
+use super::seat::{Arrival, News, Seat};
+use crate::model::InstanceId;
 use crate::policy::Policy;
 use crate::policy::health::CheckResult;
 use crate::telemetry::events::Kind;
 
-/// What came of a registration.
+/// What came of a record.
 pub(super) enum Upsert {
-    /// It is new, or has moved to another place.
-    New(Arc<Member>),
-    /// It was there before.
-    Again(Arc<Member>),
+    /// The instance has a seat, and this is new about it.
+    Seated(Arc<Member>, News),
     /// The service has as many as it may have.
     Full,
 }
 
 impl Cluster {
-    /// Adds or replaces an instance. Answers its shared part, and whether it was there before; `None` when this cluster has been closed.
-    pub(super) fn upsert(&self, registration: Registration, addresses: &[IpAddr], most: usize, now: Instant) -> Option<Upsert> {
-        let mut told: Vec<Told> = Vec::new();
-        let upsert = self.change(|state| {
+    /// Adds or replaces an instance, if there are then at most `most`; `None` when this cluster has been closed.
+    pub(super) fn upsert(&self, arrival: Arrival<'_>, most: usize, now: Instant) -> Option<Upsert> {
+        self.change(|state| {
             if state.closed {
                 return (None, false);
             }
-            let at = state.seats.iter().position(|seat| seat.member.id == registration.id);
+            let id = &arrival.record.registration.id;
+            let at = state.seats.iter().position(|seat| seat.member.id == *id);
             let there = state.seats.len();
             let (result, changed) = match at.and_then(|at| state.seats.get_mut(at)) {
                 Some(seat) => {
-                    let (before, was_healthy) = (Arc::clone(&seat.member), seat.health.is_healthy());
-                    let changed = seat.register_again(registration, addresses, now);
-                    let member = Arc::clone(&seat.member);
-                    let same_place = Arc::ptr_eq(&before, &member);
-                    let say = |kind, what: &str| (kind, Some(member.id.clone()), what.to_owned());
-                    told.extend(match (was_healthy, seat.health.is_healthy()) {
-                        (true, false) => Some(say(Kind::Unhealthy, "registered as unhealthy")),
-                        (false, true) => Some(say(Kind::Healthy, "registered as healthy")),
-                        _ if changed && same_place => Some(say(Kind::Changed, "registered again, with changes")),
-                        _ => None,
-                    });
-                    (if same_place { Upsert::Again(member) } else { Upsert::New(member) }, changed)
+                    let news = seat.take_over(arrival, now);
+                    (Upsert::Seated(Arc::clone(&seat.member), news), news.any)
                 }
                 None if there >= most => (Upsert::Full, false),
                 None => {
-                    let seat = Seat::new(registration, addresses, now);
+                    let seat = Seat::new(arrival, now);
                     let member = Arc::clone(&seat.member);
                     state.seats.push(seat);
-                    (Upsert::New(member), true)
+                    (Upsert::Seated(member, News { place: true, any: true, ..News::default() }), true)
                 }
             };
             (Some(result), changed)
-        });
-        self.after(None, None, told);
-        upsert
+        })
+    }
+
+    /// Seats many instances at once, none of which is there yet.
+    pub(super) fn seat_all<'a>(&self, arrivals: impl Iterator<Item = Arrival<'a>>, now: Instant) {
+        self.change(|state| (state.seats.extend(arrivals.map(|arrival| Seat::new(arrival, now))), true));
+    }
+
+    /// What is kept of an instance.
+    pub(super) fn kept(&self, id: &InstanceId) -> Option<(Record, Version)> {
+        self.look(|state| state.seats.iter().find(|seat| seat.member.id == *id).map(|seat| (seat.record(), seat.version)))
     }
 
     /// Removes an instance (with `expired_at`, only if its lease is over). Answers whether it went and whether it was the last one.
@@ -74,42 +71,9 @@ impl Cluster {
         })
     }
 
-    /// Changes one instance; `None` when there is no such instance. `change` answers its result and whether anything changed.
-    fn change_seat<R>(&self, id: &InstanceId, change: impl FnOnce(&mut Seat) -> (R, bool)) -> Option<R> {
-        self.change(|state| match state.seats.iter_mut().find(|seat| seat.member.id == *id) {
-            Some(seat) => {
-                let (result, changed) = change(seat);
-                (Some(result), changed)
-            }
-            None => (None, false),
-        })
-    }
-
     /// Renews a lease; answers whether there is such an instance.
     pub(super) fn heartbeat(&self, id: &InstanceId, now: Instant) -> bool {
-        self.change_seat(id, |seat| (seat.renew_lease(now), false)).is_some()
-    }
-
-    /// An operator's word on an instance; answers whether it is news, `None` if there is no such instance.
-    pub(super) fn set_state(&self, id: &InstanceId, admin: AdminState, reason: Option<String>) -> Option<bool> {
-        self.change_seat(id, |seat| {
-            let news = seat.admin != admin || seat.admin_reason != reason;
-            if news && seat.admin != AdminState::Ready {
-                seat.warm_since = None;
-            }
-            seat.admin = admin;
-            seat.admin_reason = reason;
-            (news, news)
-        })
-    }
-
-    /// An operator's weight for an instance.
-    pub(super) fn set_weight(&self, id: &InstanceId, weight: Weight) -> Option<bool> {
-        self.change_seat(id, |seat| {
-            let news = seat.weight() != weight;
-            seat.operator_weight = Some(weight);
-            (news, news)
-        })
+        self.look(|state| state.seats.iter_mut().find(|seat| seat.member.id == *id).map(|seat| seat.renew_lease(now)).is_some())
     }
 
     /// New settings for calls that begin from now on, unless newer ones are in force.

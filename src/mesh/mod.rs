@@ -9,6 +9,7 @@ mod cluster;
 mod control;
 mod instances;
 mod invoke;
+mod keeping;
 mod member;
 mod membership;
 mod meta;
@@ -16,6 +17,7 @@ mod mirroring;
 mod pick;
 pub mod ports;
 mod queue;
+pub mod record;
 mod registry;
 mod report;
 mod seat;
@@ -40,11 +42,12 @@ pub use settings::Settings;
 use call::{CallMachine, CallMeta};
 use mirroring::Mirrors;
 use ports::{Resolver, Store, Transport};
+use record::Key;
 use registry::{Layers, Registry};
 
-use crate::model::sync::{Locked, Published};
+use crate::model::sync::{Locked, Published, Turns};
 use crate::model::time::{Clock, Dice};
-use crate::model::{CallError, Cause, Invalid, Limit, ServiceName};
+use crate::model::{CallError, Cause, Limit, ServiceName};
 use crate::policy::upstreams;
 use crate::telemetry::counters::MeshCounters;
 use crate::telemetry::events::{Events, Kind, Page};
@@ -68,6 +71,8 @@ pub(crate) struct Inner {
     transport: Arc<dyn Transport>,
     resolver: Arc<dyn Resolver>,
     store: Arc<dyn Store>,
+    /// Whoever changes what is kept has the turn of its key, from before it is kept until it is in force.
+    turns: Turns<Key>,
     pub(crate) counters: MeshCounters,
     pub(crate) events: Arc<Events>,
     registry: Registry,
@@ -98,6 +103,8 @@ pub enum Newcomer {
     CheckNow,
     /// Its first check should run after one interval, since its registration said how it is.
     CheckLater,
+    /// Its first check should run within a second, like those of all others that were there from the start.
+    CheckSoon,
 }
 
 /// The parts a mesh is assembled from. [`Mesh::builder`] fills in those of the real world.
@@ -112,11 +119,11 @@ pub struct Parts {
 }
 
 impl Mesh {
-    /// Puts a mesh together from its parts. Starts no thread.
+    /// Puts a mesh together from its parts, with everything that its store has kept. Starts no thread.
     ///
     /// # Errors
-    /// [`Invalid`] when the settings are not acceptable.
-    pub fn assemble(parts: Parts) -> Result<Self, Invalid> {
+    /// [`RegistryError::Invalid`] when the settings are not acceptable, [`RegistryError::Unavailable`] when the store cannot be read.
+    pub fn assemble(parts: Parts) -> Result<Self, RegistryError> {
         let Settings { defaults, services, upstreams, max_services, max_instances_per_service } = parts.settings;
         let layers = Layers::new(defaults, services);
         let mesh = Self {
@@ -129,6 +136,7 @@ impl Mesh {
                 transport: parts.transport,
                 resolver: parts.resolver,
                 store: parts.store,
+                turns: Turns::default(),
                 counters: MeshCounters::default(),
                 max_instances: max_instances_per_service,
                 upstreams: Published::new(Arc::new(upstreams)),
@@ -140,6 +148,7 @@ impl Mesh {
                 mirrors: OnceLock::new(),
             }),
         };
+        mesh.restore()?;
         mesh.warn_of_configuration();
         Ok(mesh)
     }

@@ -6,11 +6,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::call::Attempt;
 use super::member::Member;
-use crate::model::{AdminState, Call, Failure, Headers, HealthTarget, Host, InstanceId, Registration, ServiceName, Weight};
+use super::record::{Document, Key, Version};
+use crate::model::{Call, Failure, Headers, HealthTarget, Host};
 use crate::policy::health::{self, CheckResult};
 
 /// Sends attempts and checks, blocking.
@@ -90,29 +89,45 @@ pub trait Resolver: Send + Sync + 'static {
     fn resolve(&self, host: &Host, patience: Duration) -> Vec<IpAddr>;
 }
 
-/// Keeps changes. A change is acknowledged only after the store has it.
+/// Keeps the registry. A change is acknowledged only after the store has it, and made in memory only then.
+///
+/// The mesh never changes two things about the same key at once, so a store sees the changes of one key in the order in which they are made.
 pub trait Store: Send + Sync + 'static {
-    /// Keeps a change.
+    /// Everything that is kept, instances in the order of their first registration. Asked once, before the first change.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be kept; nothing was changed.
-    fn commit(&self, change: &Change<'_>) -> Result<(), StoreError>;
+    /// [`StoreError`] when there is no telling what is kept.
+    fn load(&self) -> Result<Vec<(Document, Version)>, StoreError>;
+
+    /// Keeps a document in place of the one with the same key that has version `seen`, and answers its version.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing was changed.
+    fn put(&self, document: &Document, seen: Version) -> Result<Version, Refused>;
+
+    /// No longer keeps what is kept under `key`, if anything is.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was changed.
+    fn delete(&self, key: &Key) -> Result<(), StoreError>;
+
+    /// As [`Store::delete`], some time, for what would be forgotten anyway: without waiting and without a promise.
+    fn forget(&self, key: &Key);
 }
 
-/// A change of the registry.
-#[derive(Debug)]
-#[allow(missing_docs)] // The fields are what the variants say.
-pub enum Change<'a> {
-    /// An instance was registered.
-    Register(&'a Registration),
-    /// An instance was removed.
-    Remove { service: &'a ServiceName, id: &'a InstanceId },
-    /// An operator set an instance's state.
-    State { service: &'a ServiceName, id: &'a InstanceId, state: AdminState, reason: Option<&'a str> },
-    /// An operator set an instance's weight.
-    Weight { service: &'a ServiceName, id: &'a InstanceId, weight: Weight },
-    /// A service's policy was changed (or, with `None`, taken back).
-    Policy { service: &'a ServiceName, patch: Option<&'a Value> },
+/// Why a document was not kept.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Refused {
+    /// Somebody else has changed it meanwhile; this is how it is now, if it is still there.
+    Conflict(Option<(Document, Version)>),
+    /// It cannot be kept.
+    Unavailable(StoreError),
+}
+
+impl From<StoreError> for Refused {
+    fn from(why: StoreError) -> Self {
+        Self::Unavailable(why)
+    }
 }
 
 /// Why a change could not be kept.
@@ -132,7 +147,17 @@ impl std::error::Error for StoreError {}
 pub struct InMemory;
 
 impl Store for InMemory {
-    fn commit(&self, _: &Change<'_>) -> Result<(), StoreError> {
+    fn load(&self) -> Result<Vec<(Document, Version)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn put(&self, _: &Document, _: Version) -> Result<Version, Refused> {
+        Ok(Version::default())
+    }
+
+    fn delete(&self, _: &Key) -> Result<(), StoreError> {
         Ok(())
     }
+
+    fn forget(&self, _: &Key) {}
 }

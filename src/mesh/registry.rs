@@ -10,6 +10,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::cluster::Cluster;
+use super::record::Version;
 use crate::model::sync::Published;
 use crate::model::{Invalid, Limit, ServiceName, shown};
 use crate::policy::{self, Policy};
@@ -34,9 +35,17 @@ pub(super) struct Layers {
     /// `services.<name>` in the configuration.
     pub(super) configured: BTreeMap<ServiceName, Value>,
     /// `PUT /services/{name}/policy`.
-    pub(super) put: BTreeMap<ServiceName, Value>,
+    pub(super) put: BTreeMap<ServiceName, Put>,
     /// Grows with every change, so that an older one cannot overwrite a newer one.
     version: u64,
+}
+
+/// What was put on top for one service.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Put {
+    pub(super) patch: Value,
+    /// Of what the store keeps.
+    pub(super) version: Version,
 }
 
 impl Layers {
@@ -45,15 +54,19 @@ impl Layers {
         Self { defaults, configured, put: BTreeMap::new(), version: 0 }
     }
 
-    /// Merges a patch on top for one service.
-    pub(super) fn patch(&mut self, service: &ServiceName, patch: &Value) {
-        policy::merge(self.put.entry(service.clone()).or_insert(Value::Null), patch);
+    /// Puts something else on top for one service, or nothing.
+    pub(super) fn set(&mut self, service: &ServiceName, put: Option<Put>) {
+        match put {
+            Some(put) => drop(self.put.insert(service.clone(), put)),
+            None => drop(self.put.remove(service)),
+        }
     }
 
     /// What is in force for `service`.
     pub(super) fn policy(&self, service: &ServiceName) -> Result<Policy, Invalid> {
         let mut json = Value::Object(serde_json::Map::new());
-        for layer in [Some(&self.defaults), self.configured.get(service), self.put.get(service)].into_iter().flatten() {
+        for layer in [Some(&self.defaults), self.configured.get(service), self.put.get(service).map(|put| &put.patch)].into_iter().flatten()
+        {
             match layer {
                 Value::Null => {}
                 Value::Object(_) => policy::merge(&mut json, layer),
@@ -103,8 +116,8 @@ impl Registry {
         all
     }
 
-    /// The service of that name, made if need be.
-    pub(super) fn find_or_make(&self, name: &ServiceName, events: &Arc<Events>, now: Instant) -> Result<Arc<Cluster>, Limit> {
+    /// The service of that name, made if need be, unless there are then more than `most`.
+    pub(super) fn find_or_make(&self, name: &ServiceName, most: usize, events: &Arc<Events>, now: Instant) -> Result<Arc<Cluster>, Limit> {
         if let Some(cluster) = self.find(name.as_str()) {
             return Ok(cluster);
         }
@@ -114,7 +127,7 @@ impl Registry {
         let made = Arc::new(Cluster::new(name.clone(), (policy, layers.version), Arc::clone(events), Arc::clone(&self.indices), now));
         let cluster = self.services.update(|services| match services.get(name) {
             Some(other) => Ok(Arc::clone(other)),
-            None if services.len() >= self.max_services => Err(Limit::Services),
+            None if services.len() >= most => Err(Limit::Services),
             None => {
                 Arc::make_mut(services).insert(name.clone(), Arc::clone(&made));
                 Ok(made)

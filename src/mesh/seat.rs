@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::member::Member;
+use super::record::{Record, Version};
 use crate::model::{AdminState, Registration, Weight};
 use crate::policy::balance::{self, Candidate, Ewma, FULL, warmth};
 use crate::policy::hash::hash;
@@ -18,6 +19,8 @@ pub(super) struct Seat {
     pub(super) admin: AdminState,
     pub(super) admin_reason: Option<String>,
     pub(super) operator_weight: Option<Weight>,
+    /// Of what the store keeps about it.
+    pub(super) version: Version,
     pub(super) health: Health,
     pub(super) outlier: Outlier,
     /// Attempts in flight.
@@ -46,19 +49,48 @@ pub(super) enum Unavailable {
     NoAddress,
 }
 
+/// A record on its way into a seat.
+pub(super) struct Arrival<'a> {
+    pub(super) record: Record,
+    pub(super) version: Version,
+    /// Where it can be reached; needed only when it is new or has moved.
+    pub(super) addresses: &'a [IpAddr],
+    /// How it says that it is.
+    pub(super) healthy: Option<bool>,
+    /// Whether the instance itself has just been heard of.
+    pub(super) renews: bool,
+}
+
+/// What of an arrival is news.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct News {
+    /// The instance is new, or at a new place.
+    pub(super) place: bool,
+    /// What it registers is not what it was.
+    pub(super) registered: bool,
+    /// It is healthy now and was not, or the other way round.
+    pub(super) health: Option<bool>,
+    pub(super) state: bool,
+    pub(super) weight: bool,
+    /// Anything that can be seen, the above included.
+    pub(super) any: bool,
+}
+
 impl Seat {
-    pub(super) fn new(registration: Registration, addresses: &[IpAddr], now: Instant) -> Self {
+    pub(super) fn new(arrival: Arrival<'_>, now: Instant) -> Self {
+        let Arrival { record: Record { registration, state, reason, weight }, version, addresses, healthy, .. } = arrival;
         Self {
             id_hash: hash(registration.id.as_str().as_bytes()),
             warm_since: Some(now),
             ewma: None,
             member: Arc::new(Member::new(&registration, addresses)),
-            health: Health::registered(registration.healthy),
+            health: Health::registered(healthy),
             lease_until: end_of_lease(&registration, now),
             registration,
-            admin: AdminState::default(),
-            admin_reason: None,
-            operator_weight: None,
+            admin: state,
+            admin_reason: reason,
+            operator_weight: weight,
+            version,
             outlier: Outlier::default(),
             in_flight: 0,
             credit: 0,
@@ -66,30 +98,51 @@ impl Seat {
         }
     }
 
-    /// Takes over a new registration; at the same place, everything that is known lives on. Answers whether anything changed.
-    pub(super) fn register_again(&mut self, registration: Registration, addresses: &[IpAddr], now: Instant) -> bool {
-        let registration = registration.over(&self.registration);
-        let was_healthy = self.health.is_healthy();
-        if self.member.is_at(&registration) {
-            if let Some(healthy) = registration.healthy {
-                self.health.say(healthy);
-            }
-        } else {
+    /// What is kept of it.
+    pub(super) fn record(&self) -> Record {
+        Record {
+            registration: self.registration.clone(),
+            state: self.admin,
+            reason: self.admin_reason.clone(),
+            weight: self.operator_weight,
+        }
+    }
+
+    /// Takes over a newer record; at the same place, everything else that is known lives on.
+    pub(super) fn take_over(&mut self, arrival: Arrival<'_>, now: Instant) -> News {
+        let Arrival { record: Record { registration, state, reason, weight }, version, addresses, healthy, renews } = arrival;
+        let (was_healthy, weighed) = (self.health.is_healthy(), self.weight());
+        let place = !self.member.is_at(&registration);
+        if place {
             self.member = Arc::new(Member::new(&registration, addresses));
-            self.health = Health::registered(registration.healthy);
+            self.health = Health::registered(healthy);
             self.outlier = Outlier::default();
             self.in_flight = 0;
             self.last_success = None;
             self.ewma = None;
             self.warm_since = Some(now);
+        } else if let Some(healthy) = healthy {
+            self.health.say(healthy);
         }
-        if !was_healthy && self.health.is_healthy() {
+        let is_healthy = self.health.is_healthy();
+        if !was_healthy && is_healthy {
             self.warm_since = Some(now);
         }
-        let changed = registration != self.registration || was_healthy != self.health.is_healthy();
-        self.registration = registration;
-        self.renew_lease(now);
-        changed
+        let registered = self.registration != registration;
+        let reweighted = self.operator_weight != weight;
+        let renews = renews || self.registration.ttl != registration.ttl;
+        let said = self.admin != state || self.admin_reason != reason;
+        if said && self.admin != AdminState::Ready {
+            self.warm_since = None;
+        }
+        (self.registration, self.operator_weight, self.version) = (registration, weight, version);
+        (self.admin, self.admin_reason) = (state, reason);
+        if renews {
+            self.renew_lease(now);
+        }
+        let health = (was_healthy != is_healthy).then_some(is_healthy);
+        let any = place || registered || said || reweighted || health.is_some();
+        News { place, registered, health, state: said, weight: reweighted && weighed != self.weight(), any }
     }
 
     pub(super) fn renew_lease(&mut self, now: Instant) {

@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::ports::Change;
-use super::registry::Layers;
 use super::{Mesh, RegistryError};
 use crate::model::{Invalid, Limit, ServiceName};
-use crate::policy::{Policy, upstreams};
+use crate::policy::{self, Policy, upstreams};
 use crate::telemetry::events::Kind;
 
 /// What of the configuration concerns the mesh itself.
@@ -51,16 +49,15 @@ impl Mesh {
     /// # Errors
     /// [`RegistryError::Invalid`] naming the bad key, or the store's refusal; nothing was changed.
     pub fn patch_policy(&self, service: &ServiceName, patch: &Value) -> Result<(), RegistryError> {
-        let registry = &self.inner.registry;
-        let layers = registry.layers();
-        if !layers.put.contains_key(service) && layers.put.len() >= registry.max_services() {
+        let layers = self.inner.registry.layers();
+        if !layers.put.contains_key(service) && layers.put.len() >= self.inner.registry.max_services() {
             return Err(RegistryError::Full(Limit::Services));
         }
-        let mut patched = Layers::clone(&layers);
-        patched.patch(service, patch);
-        patched.policy(service)?;
-        self.inner.store.commit(&Change::Policy { service, patch: patched.put.get(service) })?;
-        registry.change_layers(|layers| layers.patch(service, patch))?;
+        self.change_policy(service, |before| {
+            let mut patched = before.cloned().unwrap_or(Value::Null);
+            policy::merge(&mut patched, patch);
+            Some(patched)
+        })?;
         self.inner.events.publish(Kind::Policy, Some(service), None, "policy changed".to_owned());
         self.warn(Some(service), &self.policy(service));
         Ok(())
@@ -71,12 +68,8 @@ impl Mesh {
     /// # Errors
     /// The store's refusal.
     pub fn reset_policy(&self, service: &ServiceName) -> Result<(), RegistryError> {
-        let registry = &self.inner.registry;
-        if registry.layers().put.contains_key(service) {
-            self.inner.store.commit(&Change::Policy { service, patch: None })?;
-            registry.change_layers(|layers| {
-                layers.put.remove(service);
-            })?;
+        if self.inner.registry.layers().put.contains_key(service) {
+            self.change_policy(service, |_| None)?;
             self.inner.events.publish(Kind::Policy, Some(service), None, "policy is the configured one again".to_owned());
         }
         Ok(())

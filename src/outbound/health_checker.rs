@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::mesh::{Inner, Member, Mesh, Newcomer};
 use crate::model::Host;
+use crate::model::time::fraction;
 use crate::policy::health::CheckResult;
 
 /// Probe threads at most.
@@ -22,6 +23,10 @@ const MOST_PROBES: usize = 64;
 const MOST_SUSPECTS: usize = MOST_PROBES / 2;
 /// A probe thread without work ends after this long.
 const IDLE: Duration = Duration::from_secs(30);
+/// The first checks of all instances there are at the start are spread over this time.
+const SOON: Duration = Duration::from_secs(1);
+/// An expired instance that somebody is just changing is looked at again after this long.
+const AGAIN: Duration = Duration::from_millis(100);
 /// Longer than anything is scheduled.
 const FOREVER: Duration = Duration::from_secs(3600);
 /// Stack of a probe thread: ureq needs little.
@@ -182,7 +187,11 @@ impl Scheduler {
                 scheduled.check = true;
                 scheduled.lease |= lease;
                 if check {
-                    let wait = if newcomer == Newcomer::CheckNow { Duration::ZERO } else { care.config.interval_ms.duration() };
+                    let wait = match newcomer {
+                        Newcomer::CheckNow => Duration::ZERO,
+                        Newcomer::CheckLater => care.config.interval_ms.duration(),
+                        Newcomer::CheckSoon => SOON.mul_f64(fraction(mesh.inner.dice.roll())),
+                    };
                     self.schedule(now + wait, Task::Check, &member);
                 }
                 if let Some(until) = care.lease_until.filter(|_| lease) {
@@ -214,7 +223,11 @@ impl Scheduler {
             Task::Check if care.last == Some(CheckResult::TimedOut) => self.ready_suspects.push_back(Arc::clone(member)),
             Task::Check => self.ready.push_back(Arc::clone(member)),
             Task::Lease => match care.lease_until {
-                Some(until) if until <= now => mesh.expire(member),
+                Some(until) if until <= now => {
+                    if !mesh.expire(member) {
+                        self.schedule(now + AGAIN, Task::Lease, member);
+                    }
+                }
                 Some(until) => self.schedule(until, Task::Lease, member),
                 None => self.scheduled.entry(key(member)).or_default().lease = false,
             },

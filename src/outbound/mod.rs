@@ -7,6 +7,7 @@ mod connection;
 mod health_checker;
 mod mirror;
 mod resolver;
+pub mod store;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ pub use resolver::SystemResolver;
 pub use upstream::Ureq;
 
 use crate::mesh::ports::{InMemory, Resolver, Store, Transport};
-use crate::mesh::{Mesh, Parts, Settings};
+use crate::mesh::{Mesh, Parts, RegistryError, Settings};
 use crate::model::time::{Clock, Dice, SystemClock, SystemDice};
 use crate::model::{Invalid, ServiceName};
 use crate::policy::upstreams;
@@ -124,7 +125,10 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] when a setting is not acceptable or a thread cannot be started.
     pub fn build(self) -> Result<Mesh, BuildError> {
-        let mesh = Mesh::assemble(self.parts).map_err(BuildError::Invalid)?;
+        let mesh = Mesh::assemble(self.parts).map_err(|error| match error {
+            RegistryError::Invalid(fault) => BuildError::Invalid(fault),
+            other => BuildError::Store(other),
+        })?;
         if self.background {
             health_checker::start(&mesh).map_err(BuildError::Thread)?;
             mirror::start(&mesh);
@@ -138,6 +142,8 @@ impl Builder {
 pub enum BuildError {
     /// A setting is not acceptable.
     Invalid(Invalid),
+    /// What was kept cannot be read.
+    Store(RegistryError),
     /// The system refused a thread.
     Thread(io::Error),
 }
@@ -146,6 +152,7 @@ impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invalid(fault) => fault.fmt(f),
+            Self::Store(error) => error.fmt(f),
             Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
         }
     }

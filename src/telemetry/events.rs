@@ -36,6 +36,7 @@ pub struct Event {
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // The words are those of the lexicon.
 pub enum Kind {
+    Restored,
     Registered,
     Changed,
     Deregistered,

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weft::Mesh;
-use weft::mesh::ports::{Change, Store, StoreError};
+use weft::mesh::ports::{Refused, Store, StoreError};
+use weft::mesh::record::{Document, Key, Version};
 use weft::model::settings::Millis;
 use weft::server::Config;
 
@@ -384,12 +385,22 @@ pub(crate) struct Stuck {
 }
 
 impl Store for Stuck {
-    fn commit(&self, _: &Change<'_>) -> Result<(), StoreError> {
+    fn load(&self) -> Result<Vec<(Document, Version)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn put(&self, _: &Document, _: Version) -> Result<Version, Refused> {
         self.here.store(true, Ordering::SeqCst);
         let (opened, changed) = &*self.opened;
         drop(changed.wait_while(opened.lock().expect("no panic inside"), |opened| !*opened));
+        Ok(Version::default())
+    }
+
+    fn delete(&self, _: &Key) -> Result<(), StoreError> {
         Ok(())
     }
+
+    fn forget(&self, _: &Key) {}
 }
 
 impl Stuck {

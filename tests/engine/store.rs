@@ -5,36 +5,69 @@ use std::sync::{Arc, Mutex};
 
 use weft::Registration;
 use weft::mesh::RegistryError;
-use weft::mesh::ports::{Change, Store, StoreError};
+use weft::mesh::ports::{Refused, Store, StoreError};
+use weft::mesh::record::{Document, Key, Record, Version};
 use weft::model::{AdminState, Limit, Weight};
+use weft::policy::health::CheckResult;
+use weft::telemetry::events::Kind;
 
-use super::world::{SERVICE, World, at_port, id, ok, service};
+use super::world::{SERVICE, World, at_port, id, ms, ok, service, together};
+
+/// What another mesh has made of something, if it is still there.
+type Others = Option<(Document, Version)>;
 
 /// Keeps what it is told, until it fails.
 #[derive(Clone, Default)]
 struct Ledger {
     broken: Arc<AtomicBool>,
     kept: Arc<Mutex<Vec<String>>>,
+    loaded: Vec<(Document, Version)>,
+    /// What others have made of it, told instead of keeping.
+    conflicts: Arc<Mutex<Vec<Others>>>,
 }
 
 impl Store for Ledger {
-    fn commit(&self, change: &Change<'_>) -> Result<(), StoreError> {
-        if self.broken.load(Ordering::SeqCst) {
-            return Err(StoreError("the disk is full".to_owned()));
+    fn load(&self) -> Result<Vec<(Document, Version)>, StoreError> {
+        self.unless_broken()?;
+        Ok(self.loaded.clone())
+    }
+
+    fn put(&self, document: &Document, seen: Version) -> Result<Version, Refused> {
+        self.unless_broken()?;
+        if let Some(conflict) = self.conflicts.lock().expect("no panic inside").pop() {
+            return Err(Refused::Conflict(conflict));
         }
-        let kept = match change {
-            Change::Register(registration) => format!("register {}", registration.id),
-            Change::Remove { id, .. } => format!("remove {id}"),
-            Change::State { id, state, .. } => format!("{} {id}", state.as_str()),
-            Change::Weight { id, weight, .. } => format!("weight {id} {}", weight.get()),
-            Change::Policy { service, patch } => format!("policy {service} {}", patch.map_or("none".to_owned(), ToString::to_string)),
+        let kept = match document {
+            Document::Policy(_, patch) => patch.to_string(),
+            Document::Instance(record) => {
+                let Record { registration, state, weight, .. } = &**record;
+                format!("{} {} {:?}", registration.port, state.as_str(), weight.map(Weight::get))
+            }
         };
-        self.kept.lock().expect("no panic inside").push(kept);
+        self.keep(format!("{} {kept}", document.key()));
+        Ok(Version(seen.0 + 1))
+    }
+
+    fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        self.unless_broken()?;
+        self.keep(format!("{key} gone"));
         Ok(())
+    }
+
+    fn forget(&self, key: &Key) {
+        self.keep(format!("{key} forgotten"));
     }
 }
 
 impl Ledger {
+    fn unless_broken(&self) -> Result<(), StoreError> {
+        if self.broken.load(Ordering::SeqCst) { Err(StoreError("the disk is full".to_owned())) } else { Ok(()) }
+    }
+
+    fn keep(&self, line: String) {
+        self.kept.lock().expect("no panic inside").push(line);
+    }
+
     fn kept(&self) -> Vec<String> {
         self.kept.lock().expect("no panic inside").clone()
     }
@@ -55,8 +88,17 @@ fn every_change_is_kept_before_it_is_acknowledged() {
     world.mesh.patch_policy(&service(SERVICE), &retry).expect("valid");
     world.mesh.reset_policy(&service(SERVICE)).expect("kept");
     world.mesh.deregister(&service(SERVICE), &id("a")).expect("known");
-    let policy = format!("policy users {retry}");
-    assert_eq!(ledger.kept(), ["register a", "drain a", "weight a 3", &policy, "policy users none", "remove a"]);
+    assert_eq!(
+        ledger.kept(),
+        [
+            "instances/users/a 4001 ready None",
+            "instances/users/a 4001 drain None",
+            "instances/users/a 4001 drain Some(3)",
+            &format!("policies/users {retry}"),
+            "policies/users gone",
+            "instances/users/a gone",
+        ]
+    );
 }
 
 #[test]
@@ -90,5 +132,110 @@ fn a_registration_that_a_limit_refuses_is_not_kept_either() {
         world.mesh.register(Registration::new("another", "a", "10.0.0.1", 80).expect("a registration")),
         Err(RegistryError::Full(Limit::Services))
     );
-    assert_eq!(ledger.kept(), ["register a", "register b"]);
+    assert_eq!(ledger.kept(), ["instances/users/a 4001 ready None", "instances/users/b 4001 ready None"]);
+}
+
+#[test]
+fn what_is_as_before_is_not_kept_again() {
+    let (world, ledger) = stored();
+    world.register("a", |_| ());
+    world.register("a", |registration| registration.healthy = Some(true));
+    world.state("a", AdminState::Ready);
+    assert_eq!(ledger.kept().len(), 1);
+}
+
+#[test]
+fn an_expired_instance_is_forgotten_without_waiting() {
+    let (world, ledger) = stored();
+    world.register("a", |registration| registration.ttl = Some(ms(1_000)));
+    ledger.broken.store(true, Ordering::SeqCst);
+    world.pass(1_000);
+    world.mesh.check_now();
+    assert_eq!(ledger.kept().last().map(String::as_str), Some("instances/users/a forgotten"));
+    assert!(world.mesh.service(SERVICE).is_none());
+}
+
+#[test]
+fn a_change_that_conflicts_with_another_is_made_on_top_of_it() {
+    let (world, ledger) = stored();
+    let others = Record { state: AdminState::Drain, ..Record::new(at_port("a", 5000)) };
+    let conflict = || Some((Document::Instance(Box::new(others.clone())), Version(7)));
+    ledger.conflicts.lock().expect("no panic inside").push(conflict());
+    world.weight("a", 9);
+    assert_eq!(ledger.kept().last().map(String::as_str), Some("instances/users/a 5000 drain Some(9)"));
+    let instance = &world.mesh.service(SERVICE).expect("registered").instances[0];
+    assert_eq!((instance.port, instance.state, instance.weight), (5000, "drain", 9));
+    // It has been removed elsewhere.
+    ledger.conflicts.lock().expect("no panic inside").push(None);
+    assert_eq!(world.mesh.set_weight(&service(SERVICE), &id("a"), Weight::ONE), Err(RegistryError::NotFound));
+    // Somebody never stops.
+    ledger.conflicts.lock().expect("no panic inside").extend((0..100).map(|_| conflict()));
+    assert!(matches!(world.mesh.set_weight(&service(SERVICE), &id("a"), Weight::ONE), Err(RegistryError::Unavailable(_))));
+}
+
+#[test]
+fn what_was_kept_is_there_again_healthy_and_with_a_new_lease() {
+    let mut leased = at_port("a", 4001);
+    (leased.ttl, leased.weight) = (Some(ms(5_000)), Weight::new(3).ok());
+    let first = Record { state: AdminState::Maint, reason: Some("disk".to_owned()), weight: Weight::new(9).ok(), ..Record::new(leased) };
+    let patch = serde_json::json!({"retry": {"maxRetries": 1}});
+    let ledger = Ledger {
+        loaded: vec![
+            (Document::Instance(Box::new(first)), Version(1)),
+            (Document::Policy(service(SERVICE), patch), Version(2)),
+            (Document::Policy(service("other"), serde_json::json!({"retry": {"maxRetries": "many"}})), Version(3)),
+            (Document::Instance(Box::new(Record::new(at_port("b", 4002)))), Version(4)),
+        ],
+        ..Ledger::default()
+    };
+    let store = ledger.clone();
+    // Limits are for what is new.
+    let world = World::built(move |builder| builder.store(store).limits(1, 1));
+    let instances = world.mesh.service(SERVICE).expect("there").instances;
+    let seen: Vec<_> = instances.iter().map(|instance| (&*instance.id, instance.healthy, instance.state, instance.weight)).collect();
+    assert_eq!(seen, [("a", true, "maint", 9), ("b", true, "ready", 1)]);
+    assert_eq!((instances[0].state_reason.as_deref(), instances[0].expires_in_seconds), (Some("disk"), Some(5)));
+    assert_eq!(world.mesh.policy(&service(SERVICE)).retry.max_retries, 1);
+    let told = world.events(Kind::Policy);
+    assert!(told[0].detail.contains("is not in force") && told[0].detail.contains("maxRetries"), "{told:?}");
+    world.script("b", [ok()]);
+    world.serves(3);
+    assert_eq!(world.sent_to("b"), 3);
+    assert_eq!(ledger.kept(), [""; 0], "nothing was changed");
+    assert_eq!(world.mesh.register(at_port("c", 1)), Err(RegistryError::Full(Limit::Instances)));
+    world.checks("b", [CheckResult::Passed]);
+    world.register("b", |registration| registration.zone = Some("north".to_owned()));
+    assert_eq!(ledger.kept().len(), 1, "what is there may change");
+}
+
+#[test]
+fn a_store_that_cannot_be_read_lets_no_mesh_begin() {
+    let ledger = Ledger::default();
+    ledger.broken.store(true, Ordering::SeqCst);
+    let error = weft::Mesh::builder().store(ledger).background(false).build().err().expect("refused");
+    assert_eq!(error.to_string(), "the registry cannot keep the change: the disk is full");
+}
+
+#[test]
+fn the_store_hears_of_changes_of_one_instance_in_the_order_in_which_they_are_made() {
+    let (world, ledger) = stored();
+    for round in 0..50 {
+        together(8, |thread| {
+            let n = u16::try_from(round * 8 + thread).expect("few");
+            match thread {
+                0 => drop(world.mesh.deregister(&service(SERVICE), &id("a"))),
+                1..4 => drop(world.mesh.set_weight(&service(SERVICE), &id("a"), Weight::new(u64::from(n)).expect("a weight"))),
+                _ => drop(world.mesh.register(at_port("a", 5000 + n))),
+            }
+        });
+        let last = ledger.kept().pop().expect("something");
+        let now = world.mesh.service(SERVICE).map(|service| service.instances[0].clone());
+        match now {
+            None => assert_eq!(last, "instances/users/a gone"),
+            Some(instance) => {
+                assert!(last.starts_with(&format!("instances/users/a {} ", instance.port)), "{last}, but {instance:?}");
+                assert!(!last.ends_with("Some(0)") || instance.weight == 0, "{last}, but {instance:?}");
+            }
+        }
+    }
 }

@@ -13,5 +13,6 @@ mod configuration;
 mod demo;
 mod running;
 mod signals;
+mod state;
 #[allow(dead_code)] // The tests of the door use it as well.
 mod weft;

@@ -18,7 +18,7 @@ use crate::support::upstream::Upstream;
 pub(crate) fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
     for (name, _) in env::vars_os() {
-        if name.to_string_lossy().starts_with("WEFT_") {
+        if name.to_string_lossy().starts_with("WEFT_") || name == "STATE_DIRECTORY" {
             command.env_remove(name);
         }
     }
@@ -105,7 +105,8 @@ impl Weft {
         Self::of(command(arguments, environment))
     }
 
-    fn of(mut command: Command) -> Self {
+    /// Starts what comes to be the program.
+    pub(crate) fn of(mut command: Command) -> Self {
         let mut child = command.spawn().expect("the program");
         let (out, err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
         Self { child, out: reader(out), err: reader(err) }
