@@ -35,13 +35,15 @@
 //!
 //! # The life of a call
 //!
-//! bytes → [`contract::router`] → [`contract::envelope`] → [`Call`] → [`mesh::call::CallMachine`]: route, rate, slot, breaker permit, instance → attempt →
-//! head of the answer → [`policy::classify`] → ejection, latency → another attempt? → [`Reply`] or [`CallError`] → [`contract::answer`].
+//! bytes → [`edge::http1`] → [`contract::paths`] → [`contract::envelope`] → [`Call`] → [`mesh::call::CallMachine`]: route, rate, slot, breaker
+//! permit, instance → attempt → head of the answer → [`policy::classify`] → ejection, latency → another attempt? → [`Reply`] or
+//! [`CallError`] → [`contract::answer`]. Two drivers run the machine: the event loops of [`edge`], and the blocking one in `mesh/invoke.rs`.
 //!
 //! # What is not there
 //!
 //! - Nothing under [`policy`] reads a clock, rolls dice, takes a lock, logs or does I/O. Nor does the call machine: `now` and `roll` come in.
 //! - No lock is held across I/O, a callback, a log line or another lock.
+//! - No request reaches tiny_http that the edge has not framed and bounded; no event loop waits: for no name, file, lock across I/O, or sleep.
 //! - No name look-up on the path of a call: instances carry resolved, judged addresses.
 //! - No proxy from the environment is honoured; no redirect is followed.
 //! - No series, log line or buffer grows with what a stranger sends.

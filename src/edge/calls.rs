@@ -176,9 +176,7 @@ impl Loop {
             }
             Heard::Switched => {
                 self.lines.give_back(line_key, line);
-                calling.machine.body_end(Ok(()), self.now, 0);
-                calling.machine.step(self.now);
-                exchange.task = Task::Tunnel(Tunnel::new(line_key));
+                exchange.task = Task::Tunnel(Tunnel::new(line_key, calling.machine));
                 client.until = Tick::NEVER;
                 Flow::Again
             }

@@ -212,7 +212,7 @@ impl Loop {
         line.flush();
         loop {
             if line.phase == Phase::Asked && !line.input.is_empty() {
-                match line.answer.parse(line.input.rest(), line.to_head) {
+                match line.answer.parse_own(line.input.rest(), line.to_head) {
                     Ok(None) => {}
                     Ok(Some(length)) => {
                         let persistence = self.persistence(client, exchange);
@@ -312,7 +312,7 @@ impl Loop {
         let done = loop {
             line.flush();
             if line.phase == Phase::Asked && !line.input.is_empty() {
-                match line.answer.parse(line.input.rest(), line.to_head) {
+                match line.answer.parse_own(line.input.rest(), line.to_head) {
                     Ok(None) => {}
                     Ok(Some(length)) => {
                         line.input.consume(length);

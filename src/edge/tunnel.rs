@@ -7,11 +7,14 @@ use super::line::Line;
 use super::reactor::Loop;
 use super::slots::Key;
 use super::socket::Moved;
+use crate::mesh::call::CallMachine;
 use crate::model::Fields;
 
 /// A connection that has become a tunnel.
 pub(super) struct Tunnel {
     line: Key,
+    /// The call that it is, which holds its slot until the tunnel ends.
+    machine: CallMachine,
     /// The caller's end has been passed on to the instance.
     finished: bool,
 }
@@ -37,8 +40,8 @@ pub(super) fn asked_for(request: &RequestHead) -> Asked {
 }
 
 impl Tunnel {
-    pub(super) const fn new(line: Key) -> Self {
-        Self { line, finished: false }
+    pub(super) const fn new(line: Key, machine: CallMachine) -> Self {
+        Self { line, machine, finished: false }
     }
 }
 
@@ -49,6 +52,9 @@ impl Loop {
         let flow = self.pass(client, &mut line, &mut tunnel);
         match flow {
             Flow::Over | Flow::Abort => {
+                // However it ended: what it was used for is nobody's business.
+                tunnel.machine.body_end(Ok(()), self.now, 0);
+                tunnel.machine.step(self.now);
                 self.lines.remove(tunnel.line);
                 client.closes = true;
             }

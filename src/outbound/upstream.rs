@@ -205,6 +205,9 @@ fn ask(probe: &Probe) -> Result<u16, Failure> {
     Ok(answer.status().as_u16())
 }
 
+/// How many fields the head of an answer may have.
+const MAX_FIELDS: usize = 100;
+
 /// An answer, after the checks that ureq leaves to us.
 fn incoming(answer: Response<ureq::Body>) -> Result<Incoming, Failure> {
     let (head, body) = answer.into_parts();
@@ -214,6 +217,9 @@ fn incoming(answer: Response<ureq::Body>) -> Result<Incoming, Failure> {
     }
     if head.headers.contains_key("content-length") && head.headers.contains_key("transfer-encoding") {
         return Err(Failure::Protocol("both Content-Length and Transfer-Encoding".into()));
+    }
+    if head.headers.len() > MAX_FIELDS {
+        return Err(Failure::Protocol(format!("the head has more than {MAX_FIELDS} fields").into()));
     }
     let mut headers = Headers::with_room(head.headers.len());
     for (name, value) in &head.headers {

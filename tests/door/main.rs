@@ -23,6 +23,8 @@ mod support;
 
 /// Where calls run in this program, unless a test says otherwise.
 pub(crate) const INVOKE_ON: weft::server::InvokeOn = weft::server::InvokeOn::Edge;
+/// They go through the API.
+pub(crate) const EMBEDDED: bool = false;
 
 mod attacks;
 mod clients;

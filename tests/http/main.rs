@@ -10,6 +10,8 @@ mod support;
 
 /// Where calls run in this program; the same tests run against both.
 pub(crate) const INVOKE_ON: weft::server::InvokeOn = weft::server::InvokeOn::Edge;
+/// They go through the API.
+pub(crate) const EMBEDDED: bool = false;
 
 mod answered;
 mod control;

@@ -1,7 +1,10 @@
 //! What a caller gets of an answer that is passed on: however it is framed, by whichever version of HTTP it was asked for.
 
+use serde_json::json;
+
 use crate::house::House;
 use crate::support::upstream::{Act, End, Upstream, answer};
+use crate::ways::Way;
 use crate::wire::{Head, Whole, Wire, head};
 
 /// Asks for the answer that these bytes are, which are followed by the end of the connection, by that version of HTTP.
@@ -199,4 +202,34 @@ fn answers_on_one_connection_come_in_the_order_of_the_requests() {
         assert_eq!(client.answer().with_status(200).text(), text);
     }
     assert_eq!(upstream.connections(), 1, "the connection to the instance is used again");
+}
+
+#[test]
+fn a_head_may_be_16_kib_long_and_have_100_fields_and_no_more() {
+    for way in Way::ALL {
+        let house = way.house(json!({"retry": {"maxRetries": 0}}));
+        let with_fields = |more: usize, length: usize| {
+            let fields: String = (0..more).map(|n| format!("x-{n}: y\r\n")).collect();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{fields}x-long: \r\n\r\n");
+            let long = "z".repeat(length.saturating_sub(head.len()));
+            format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{fields}x-long: {long}\r\n\r\nok")
+        };
+        for (n, (more, length, passes)) in
+            [(0, 16_384 - 100, true), (98, 0, true), (98, 16_384 - 100, true), (0, 16_384 + 100, false), (99, 0, false), (120, 0, false)]
+                .into_iter()
+                .enumerate()
+        {
+            let bytes = with_fields(more, length);
+            let upstream = Upstream::start(move |_| Act::SayAnd(bytes.clone().into(), End::Close));
+            let service = format!("s{n}");
+            house.register(&service, "i", &upstream);
+            if passes {
+                let whole = way.call(&house, "GET", &service, "/").with_status(200);
+                assert_eq!((whole.text().as_str(), whole.header("x-mesh-instance")), ("ok", Some("i")), "{way:?}");
+                assert!(whole.header("x-long").is_some());
+            } else {
+                way.fails(&house, "GET", &service, "upstream_protocol");
+            }
+        }
+    }
 }

@@ -11,6 +11,8 @@ mod support;
 
 /// Where calls run in this program.
 pub(crate) const INVOKE_ON: weft::server::InvokeOn = weft::server::InvokeOn::Workers;
+/// They go through the API.
+pub(crate) const EMBEDDED: bool = false;
 
 #[path = "../http/answered.rs"]
 mod answered;

@@ -8,6 +8,8 @@ use super::{Fault, Framing, MAX_FIELDS};
 
 /// The largest head of an answer, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
+/// What our own server may add to the largest head that it passes on, in bytes and in fields.
+const ADDED: (usize, usize) = (1024, 28);
 
 /// The head of an answer, parsed and judged. Made to be used again.
 #[derive(Default, Debug)]
@@ -28,15 +30,28 @@ impl ResponseHead {
     /// # Errors
     /// [`Fault`]; the connection is of no further use.
     pub fn parse(&mut self, input: &[u8], to_head: bool) -> Result<Option<usize>, Fault> {
+        self.parse_within(input, to_head, MAX_HEAD, MAX_FIELDS)
+    }
+
+    /// The same of an answer of our own server, which passes on what instances say and has something to say itself.
+    ///
+    /// # Errors
+    /// As [`ResponseHead::parse`].
+    pub fn parse_own(&mut self, input: &[u8], to_head: bool) -> Result<Option<usize>, Fault> {
+        self.parse_within(input, to_head, MAX_HEAD + ADDED.0, MAX_FIELDS + ADDED.1)
+    }
+
+    fn parse_within(&mut self, input: &[u8], to_head: bool, most: usize, most_fields: usize) -> Result<Option<usize>, Fault> {
         if matches!(input.first(), Some(b'\r' | b'\n')) {
             return Err(Fault::Malformed("an empty line before the answer"));
         }
-        let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS + ADDED.1];
+        let fields = fields.get_mut(..most_fields).unwrap_or_default();
         let mut parsed = httparse::Response::new(&mut []);
         let parser = httparse::ParserConfig::default();
-        let length = match parser.parse_response_with_uninit_headers(&mut parsed, input, &mut fields) {
-            Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
-            Ok(httparse::Status::Partial) if input.len() <= MAX_HEAD => return Ok(None),
+        let length = match parser.parse_response_with_uninit_headers(&mut parsed, input, fields) {
+            Ok(httparse::Status::Complete(length)) if length <= most => length,
+            Ok(httparse::Status::Partial) if input.len() <= most => return Ok(None),
             Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Fault::HeadTooLarge),
             Err(_) => return Err(Fault::Malformed("not an answer of HTTP/1.1")),
         };
