@@ -8,4 +8,5 @@ pub mod handover;
 pub mod paths;
 pub mod request;
 pub mod router;
+#[cfg(feature = "server")]
 pub mod wire;
