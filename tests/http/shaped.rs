@@ -108,7 +108,7 @@ fn a_copy_of_each_call_goes_to_the_mirror_and_nobody_waits_for_it() {
         assert_eq!(said, ("/copied?x=1", Some("true"), Some("k")));
     }
     assert_eq!(one.requests() + two.requests(), 2);
-    assert_eq!(house.metrics()["services"]["s"]["mirrored"], 2);
+    assert_eq!(house.metrics()["services"]["s"]["routes"]["mirrored"], 2);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_service_takes_so_many_calls_a_second_by_all_ways_together() {
 
 #[test]
 fn the_same_key_goes_to_the_same_instance_whichever_way_it_comes() {
-    let (house, ..) = two_versions(&json!({"loadBalancing": {"strategy": "consistent_hash", "hashHeader": "x-user"}}));
+    let (house, _one, _two) = two_versions(&json!({"loadBalancing": {"strategy": "consistent_hash", "hashHeader": "x-user"}}));
     for user in ["ann", "bob", "eve", "joe"] {
         let mut answers: Vec<String> = Vec::new();
         for _ in 0..3 {
