@@ -15,6 +15,8 @@ pub(crate) const EMBEDDED: bool = true;
 
 #[path = "../http/answered.rs"]
 mod answered;
+#[path = "../http/control.rs"]
+mod control;
 #[path = "../http/faults.rs"]
 mod faults;
 #[allow(dead_code)] // As above.
@@ -26,5 +28,7 @@ mod inputs;
 mod repeated;
 #[path = "../http/sent.rs"]
 mod sent;
+#[path = "../http/shaped.rs"]
+mod shaped;
 #[path = "../http/stale.rs"]
 mod stale;

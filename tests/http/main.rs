@@ -27,6 +27,7 @@ mod repeated;
 mod routes;
 mod sent;
 mod services;
+mod shaped;
 mod stale;
 mod tls;
 mod workers;

@@ -16,6 +16,8 @@ pub(crate) const EMBEDDED: bool = false;
 
 #[path = "../http/answered.rs"]
 mod answered;
+#[path = "../http/control.rs"]
+mod control;
 #[path = "../http/documented.rs"]
 mod documented;
 #[path = "../http/drain.rs"]
@@ -38,6 +40,8 @@ mod repeated;
 mod sent;
 #[path = "../http/services.rs"]
 mod services;
+#[path = "../http/shaped.rs"]
+mod shaped;
 #[path = "../http/stale.rs"]
 mod stale;
 #[path = "../http/tls.rs"]
