@@ -20,6 +20,8 @@ from typing import Callable
 
 CONFIGS = Path(__file__).resolve().parent
 UNANSWERED = (OSError, http.client.HTTPException)
+# What the peers are configured for: as much as the load needs, since some of them pay for it in advance.
+MOST_CONNECTIONS = 4096
 ANSWER = '{"id":123,"name":"alice","email":"alice@example.com","roles":["admin","user"]}'
 
 
@@ -100,7 +102,7 @@ class Running:
     def _configure(self) -> None:
         if self.target.config:
             template = string.Template((CONFIGS / self.target.config).read_text())
-            text = template.substitute(port=self.port, upstream=self.upstream, answer=ANSWER)
+            text = template.substitute(port=self.port, upstream=self.upstream, answer=ANSWER, connections=MOST_CONNECTIONS)
             (self.directory / self.target.config).write_text(text)
         for name, size in self.target.files.items():
             path = self.directory / name

@@ -2,7 +2,7 @@
 //! or to the mesh taken out and what the mesh has to say put in. Everything else keeps its order, its case and its duplicates.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use crate::contract::wire::{Persistence, is_bodiless, write_field, write_length,
 use crate::mesh::Member;
 use crate::mesh::call::Attempt;
 use crate::model::time::whole_ms;
-use crate::model::{Call, Caller, Endpoint, Fields, Headers, Invalid, Method, RequestId, is_hop_by_hop, is_of_mesh, is_only_ours};
+use crate::model::{
+    Call, Caller, Endpoint, Fields, Headers, Invalid, Method, RequestId, is_hop_by_hop, is_of_mesh, is_only_ours, push_decimal,
+};
 
 /// How this hop is named to the next (RFC 9110 §7.6.3).
 const VIA: &[u8] = b"1.1 weft";
@@ -92,14 +94,14 @@ pub(super) fn write_proxied(
     for (name, value) in changes.iter().flat_map(|changes| &changes.set) {
         write_field(out, name, value.as_bytes());
     }
-    if let Some(client) = client {
-        write_list(out, head, "x-forwarded-for", client.to_string().as_bytes());
-    } else {
-        write_list(out, head, "x-forwarded-for", b"unknown");
-    }
+    write_list(out, head, "x-forwarded-for", |out| match client {
+        Some(IpAddr::V4(client)) => push_address(out, client),
+        Some(IpAddr::V6(client)) => out.extend_from_slice(client.to_string().as_bytes()),
+        None => out.extend_from_slice(b"unknown"),
+    });
     write_field(out, "x-forwarded-proto", head.first("x-forwarded-proto").unwrap_or("http").as_bytes());
     write_field(out, "x-forwarded-host", head.first("x-forwarded-host").unwrap_or_else(|| request.authority()).as_bytes());
-    write_list(out, head, "via", VIA);
+    write_list(out, head, "via", |out| out.extend_from_slice(VIA));
     let hops = head.first("x-mesh-hops").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     write_field(out, "x-request-id", exchange.id.as_str().as_bytes());
     write_field(out, "x-service-mesh", b"true");
@@ -125,15 +127,25 @@ fn is_said_anew(name: &[u8]) -> bool {
 }
 
 /// Writes a comma-separated field with what was in it and one member more.
-fn write_list(out: &mut Vec<u8>, head: &Head, name: &str, member: &[u8]) {
+fn write_list(out: &mut Vec<u8>, head: &Head, name: &str, member: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     for value in head.all(name).filter(|value| !value.is_empty()) {
         out.extend_from_slice(value);
         out.extend_from_slice(b", ");
     }
-    out.extend_from_slice(member);
+    member(out);
     out.extend_from_slice(b"\r\n");
+}
+
+/// An address, without the machinery of formatting.
+fn push_address(out: &mut Vec<u8>, address: Ipv4Addr) {
+    for (n, part) in address.octets().into_iter().enumerate() {
+        if n > 0 {
+            out.push(b'.');
+        }
+        push_decimal(out, u64::from(part));
+    }
 }
 
 /// Which fields belong to one connection only.
@@ -180,7 +192,7 @@ pub(super) fn write_answer_head(out: &mut Vec<u8>, answer: &ResponseHead, delive
         }
     }
     if proxied {
-        write_list(out, &answer.head, "via", VIA);
+        write_list(out, &answer.head, "via", |out| out.extend_from_slice(VIA));
         if is_html(answer) {
             // A page would share an origin with the API.
             write_field(out, "content-security-policy", b"sandbox");
@@ -212,7 +224,7 @@ pub(super) fn write_answer_head(out: &mut Vec<u8>, answer: &ResponseHead, delive
 
 fn write_status(out: &mut Vec<u8>, answer: &ResponseHead) {
     out.extend_from_slice(b"HTTP/1.1 ");
-    crate::model::push_decimal(out, u64::from(answer.status));
+    push_decimal(out, u64::from(answer.status));
     out.push(b' ');
     out.extend_from_slice(answer.phrase());
     out.extend_from_slice(b"\r\n");

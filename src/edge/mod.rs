@@ -84,7 +84,8 @@ impl Edge {
         let lines = match config.invoke_on {
             // Any loop may have to use every worker.
             InvokeOn::Workers => config.workers,
-            InvokeOn::Edge => (config.workers / loops).max(2),
+            // Only questions and changes go there, and each connection costs a thread: a few are enough.
+            InvokeOn::Edge => (config.workers / loops).clamp(2, 4),
         };
         (loops, lines)
     }
