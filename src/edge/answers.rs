@@ -8,6 +8,7 @@ use super::http1::{Body, Fault, Framing};
 use super::line::{Line, Phase};
 use super::reactor::Loop;
 use super::socket::Moved;
+use crate::contract::wire::is_bodiless;
 use crate::mesh::MAX_ANSWER;
 use crate::mesh::call::{End, Step, Verdict};
 use crate::model::Failure;
@@ -56,7 +57,7 @@ impl Loop {
     }
 
     /// Answers before the answer, such as 103, go to callers that understand them.
-    pub(super) fn pass_interim(&mut self, client: &mut Client, exchange: &Exchange, calling: &mut Calling, line: &Line) {
+    fn pass_interim(&mut self, client: &mut Client, exchange: &Exchange, calling: &mut Calling, line: &Line) {
         let passed_on = matches!(calling.form, Form::Proxy { .. }) && !exchange.request.is_1_0() && line.answer.status != 100;
         if passed_on && calling.interim < MAX_INTERIM {
             calling.interim += 1;
@@ -65,13 +66,7 @@ impl Loop {
     }
 
     /// The head of the answer has come.
-    pub(super) fn head_has_come(
-        &mut self,
-        client: &mut Client,
-        exchange: &mut Exchange,
-        calling: &mut Calling,
-        line: &mut Line,
-    ) -> Option<Heard> {
+    fn head_has_come(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &mut Calling, line: &mut Line) -> Option<Heard> {
         let status = line.answer.status;
         let upgrade = matches!(calling.form, Form::Proxy { upgrade: true, .. });
         if status == 101 && !upgrade {
@@ -105,7 +100,7 @@ impl Loop {
     }
 
     /// Writes the head of an answer to the caller; `collected`: how long its body is, which is here whole.
-    pub(super) fn write_head(&mut self, client: &mut Client, exchange: &Exchange, calling: &Calling, line: &Line, collected: Option<u64>) {
+    fn write_head(&mut self, client: &mut Client, exchange: &Exchange, calling: &Calling, line: &Line, collected: Option<u64>) {
         let Some(underway) = &calling.attempt else { return };
         let persistence = self.persistence(client, exchange);
         let delivered = Delivered {
@@ -140,7 +135,7 @@ impl Loop {
     }
 
     /// Collects the body, and delivers the answer once it is whole. Answers whether it is; `None` when there is no room for it.
-    pub(super) fn collect(
+    fn collect(
         &mut self,
         client: &mut Client,
         exchange: &Exchange,
@@ -191,7 +186,7 @@ impl Loop {
     }
 
     /// Hands a collected answer to the caller: what was collected, or that part of the line's input.
-    pub(super) fn deliver(
+    fn deliver(
         &mut self,
         client: &mut Client,
         exchange: &Exchange,
@@ -204,20 +199,14 @@ impl Loop {
         let collected = std::mem::take(&mut calling.collected);
         let body = if collected.is_empty() { line.input.rest().get(data).unwrap_or_default() } else { &collected };
         self.write_head(client, exchange, calling, line, Some(body.len() as u64));
-        if !crate::contract::wire::is_bodiless(line.answer.status) {
+        if !is_bodiless(line.answer.status) {
             client.output.push(body, &mut self.spare);
         }
         Ok(())
     }
 
     /// Passes the body on, as fast as the caller takes it. Answers whether all of it has been.
-    pub(super) fn relay(
-        &mut self,
-        client: &mut Client,
-        exchange: &Exchange,
-        calling: &mut Calling,
-        line: &mut Line,
-    ) -> Result<bool, Failure> {
+    fn relay(&mut self, client: &mut Client, exchange: &Exchange, calling: &mut Calling, line: &mut Line) -> Result<bool, Failure> {
         let unchunk = line.answer.framing() == Framing::Chunked && exchange.request.is_1_0();
         for _ in 0..TURN {
             if !line.input.is_empty() {

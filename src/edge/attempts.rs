@@ -88,7 +88,7 @@ impl Loop {
     }
 
     /// Writes the request of an attempt.
-    pub(super) fn write_request(&mut self, key: Key, client: &Client, exchange: &Exchange, calling: &Calling, line: &mut Line) {
+    fn write_request(&mut self, key: Key, client: &Client, exchange: &Exchange, calling: &Calling, line: &mut Line) {
         let Some(Underway { attempt, .. }) = &calling.attempt else { return };
         let out = line.output.out(&mut self.spare);
         let to_head = match &calling.form {
@@ -193,13 +193,7 @@ impl Loop {
     }
 
     /// Passes the request's body on as it comes, as fast as the instance takes it.
-    pub(super) fn pump(
-        &mut self,
-        client: &mut Client,
-        exchange: &mut Exchange,
-        calling: &mut Calling,
-        line: &mut Line,
-    ) -> Result<(), Heard> {
+    fn pump(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &mut Calling, line: &mut Line) -> Result<(), Heard> {
         while !exchange.incoming.is_done() && line.output.is_empty() && !line.deaf {
             if client.input.is_empty() {
                 if !calling.delivering {

@@ -25,7 +25,7 @@ impl Spare {
     }
 
     /// Takes a buffer back; what is in it is gone.
-    pub(super) fn take_back(&mut self, mut buffer: Vec<u8>) {
+    fn take_back(&mut self, mut buffer: Vec<u8>) {
         if buffer.capacity() >= ROOM && buffer.capacity() <= KEPT && self.0.len() < SPARE {
             buffer.clear();
             self.0.push(buffer);

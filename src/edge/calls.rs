@@ -124,7 +124,7 @@ impl Loop {
     }
 
     /// A name, without an allocation when it was the last one as well.
-    pub(super) fn service_named(&mut self, text: &str) -> Result<ServiceName, Invalid> {
+    fn service_named(&mut self, text: &str) -> Result<ServiceName, Invalid> {
         match &self.service {
             Some(service) if service.as_str() == text => Ok(service.clone()),
             _ => {
@@ -209,14 +209,7 @@ impl Loop {
     }
 
     /// An attempt has failed; its line is gone.
-    pub(super) fn attempt_failed(
-        &mut self,
-        key: Key,
-        client: &mut Client,
-        exchange: &mut Exchange,
-        mut calling: Calling,
-        failure: Failure,
-    ) -> Flow {
+    fn attempt_failed(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange, mut calling: Calling, failure: Failure) -> Flow {
         calling.attempt = None;
         calling.collected = Vec::new();
         let roll = self.roll();
@@ -227,7 +220,7 @@ impl Loop {
     }
 
     /// An answer has come for which there is no room. The instance has done its part: it is not asked again.
-    pub(super) fn out_of_room(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &Calling) -> Flow {
+    fn out_of_room(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &Calling) -> Flow {
         self.counters().refused_buffers.add(1);
         let cause = Cause::Overloaded(Limit::Buffers);
         let mut error = self.shared.mesh.refuse(calling.machine.service(), cause, exchange.id.clone(), exchange.began);
@@ -240,7 +233,7 @@ impl Loop {
     }
 
     /// A call is over without an answer to pass on.
-    pub(super) fn conclude(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &Calling, end: End) -> Flow {
+    fn conclude(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &Calling, end: End) -> Flow {
         if calling.delivering {
             return Flow::Abort;
         }
@@ -257,7 +250,7 @@ impl Loop {
     }
 
     /// Answers that a request could not be passed on. What the instance did wrong is a bad gateway there.
-    pub(super) fn say_failed(&mut self, client: &mut Client, exchange: &mut Exchange, error: ApiError) -> Flow {
+    fn say_failed(&mut self, client: &mut Client, exchange: &mut Exchange, error: ApiError) -> Flow {
         let reason = error.reason();
         let is_fallback = matches!(&error, ApiError::Call(call) if call.fallback.is_some());
         let mut answer = Answer::from(error);
@@ -289,7 +282,7 @@ impl Loop {
 
     /// What becomes of a call when it is its caller who keeps everybody waiting; the instance is not to blame, and the machine gives back
     /// what it holds.
-    pub(super) fn caller_is_late(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &Calling) -> Option<Flow> {
+    fn caller_is_late(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &Calling) -> Option<Flow> {
         let underway = calling.attempt.as_ref().filter(|underway| underway.dial.is_none())?;
         let line = self.lines.get_mut(underway.line)?;
         let takes_nothing = calling.delivering && !client.output.is_empty();

@@ -76,7 +76,7 @@ impl Loop {
     }
 
     /// Answers for a request whose handling went wrong, if nothing has been answered yet.
-    pub(super) fn after_panic(&self, client: &mut Client) -> Fate {
+    fn after_panic(&self, client: &mut Client) -> Fate {
         if !client.output.is_empty() {
             return Fate::Goes;
         }
@@ -85,7 +85,7 @@ impl Loop {
         Fate::Stays
     }
 
-    pub(super) fn serve(&mut self, key: Key, client: &mut Client) -> Fate {
+    fn serve(&mut self, key: Key, client: &mut Client) -> Fate {
         for _ in 0..TURN {
             if client.readiness.broken {
                 return Fate::Goes;
@@ -190,7 +190,7 @@ impl Loop {
     }
 
     /// Leaves a client until something happens.
-    pub(super) fn rest(&mut self, key: Key, client: &mut Client) {
+    fn rest(&mut self, key: Key, client: &mut Client) {
         client.input.release(&mut self.spare);
         client.output.release(&mut self.spare);
         self.mark_busy(client, client.stage == Stage::Busy || !client.output.is_empty());
@@ -209,7 +209,7 @@ impl Loop {
         self.timers.set(&mut client.alarm, key, deadline);
     }
 
-    pub(super) fn mark_busy(&self, client: &mut Client, busy: bool) {
+    fn mark_busy(&self, client: &mut Client, busy: bool) {
         if client.busy != busy {
             client.busy = busy;
             let counter = &self.counters().busy;
@@ -222,7 +222,7 @@ impl Loop {
     }
 
     /// Counts the bytes held for a client.
-    pub(super) fn charge(&self, client: &mut Client, holds: usize) {
+    fn charge(&self, client: &mut Client, holds: usize) {
         let buffered = &self.shared.counters.buffered;
         if holds > client.charged {
             buffered.fetch_add(holds - client.charged, Ordering::Relaxed);
