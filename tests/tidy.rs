@@ -86,6 +86,7 @@ const PLACES: &[Place] = &[
             "src/edge/mail.rs",
             "src/edge/shared.rs",
             "src/server/mod.rs",
+            "src/outbound/trust.rs",
         ],
         tests_are_free: false,
         instead: "keep the state where the locks are; a new lock earns its place in this table",
@@ -105,7 +106,7 @@ const PLACES: &[Place] = &[
     },
     Place {
         words: &["ureq"],
-        within: &["src/outbound/upstream.rs", "src/outbound/connection.rs"],
+        within: &["src/outbound/upstream.rs", "src/outbound/connection.rs", "src/outbound/securing.rs"],
         tests_are_free: false,
         instead: "go through `mesh::ports::Transport`",
     },
@@ -117,10 +118,16 @@ const PLACES: &[Place] = &[
     },
     Place { words: &["httparse"], within: &["src/edge/http1/"], tests_are_free: false, instead: "bytes become heads in one place" },
     Place {
-        words: &["rustls", "webpki_roots"],
-        within: &["src/edge/tls.rs"],
+        words: &["rustls", "webpki", "webpki_roots"],
+        within: &[
+            "src/outbound/certificates.rs",
+            "src/outbound/trust.rs",
+            "src/outbound/securing.rs",
+            "src/edge/tls.rs",
+            "src/edge/acceptor.rs",
+        ],
         tests_are_free: false,
-        instead: "lines know plain bytes only",
+        instead: "lines and clients know plain bytes only",
     },
     Place {
         words: &["rustix"],

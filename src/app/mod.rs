@@ -26,7 +26,8 @@ use crate::config::{Arguments, Command, Config, ConfigError, usage};
 use crate::mesh::Mesh;
 use crate::outbound::BuildError;
 use crate::outbound::store::{Disk, StateError};
-use crate::server::{InvokeOn, Server, StartError};
+use crate::outbound::trust::Trust;
+use crate::server::{Acceptor, InvokeOn, Server, StartError};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -162,7 +163,8 @@ fn register_listed(mesh: &Mesh, config: &Config) {
 
 /// Says where the mesh listens and what is on.
 fn announce(config: &Config, server: &Server) {
-    let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
+    let secured = !config.server.tls_cert.is_empty();
+    let addresses: Vec<String> = server.addresses().iter().map(|address| address.url(secured)).collect();
     say!("weft {} listens on {}", env!("CARGO_PKG_VERSION"), addresses.join(" and "));
     let registry = match config.general.state_dir.as_str() {
         "" => "registry in memory".to_owned(),
@@ -176,14 +178,18 @@ fn announce(config: &Config, server: &Server) {
             format!("/invoke runs on workers: {calls} of {} make calls (blocking, with sleeping backoff)", config.server.workers)
         }
     };
-    say!("{calls}; {registry}; {tls}; no tokens: whoever reaches it may use it");
+    let who = match config.server.tls_client_ca.as_str() {
+        "" => "whoever reaches it may use it",
+        _ => "whoever has a certificate may use it",
+    };
+    say!("{calls}; {registry}; {tls}; no tokens: {who}");
 }
 
 /// Takes over a changed configuration. A bad one changes nothing and says why.
 fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server) {
     let new = match Config::load(arguments, std::env::vars_os()) {
         Ok(new) => new,
-        Err(error) => return log::error!("configuration not reloaded, nothing has changed: {error}"),
+        Err(error) => return not_reloaded(&error),
     };
     if new.server != running.server {
         log::warn!("settings of the server itself (such as listen and workers) change only with a restart");
@@ -191,12 +197,24 @@ fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server)
     if new.general.state_dir != running.general.state_dir {
         log::warn!("the state directory changes only with a restart");
     }
+    // First everything is read, so that what is bad in one place changes nothing in another.
+    let acceptor = Acceptor::read(&running.server);
+    let (acceptor, trust) = match acceptor.and_then(|acceptor| Ok((acceptor, Trust::read(&new.upstreams)?))) {
+        Ok(read) => read,
+        Err(fault) => return not_reloaded(&fault),
+    };
     if let Err(fault) = mesh.reconfigure(new.mesh()) {
-        return log::error!("configuration not reloaded, nothing has changed: {fault}");
+        return not_reloaded(&fault);
     }
+    server.use_acceptor(acceptor.as_ref());
+    Trust::of(mesh).change(trust);
     register_listed(mesh, &new);
     log::set_max_level(new.general.log.into());
     server.set_effective(Config { server: running.server.clone(), ..new }.effective());
+}
+
+fn not_reloaded(why: &dyn fmt::Display) {
+    log::error!("configuration not reloaded, nothing has changed: {why}");
 }
 
 fn start_log(config: &Config) {

@@ -11,7 +11,7 @@ use super::socket::Moved;
 use crate::contract::wire::is_bodiless;
 use crate::mesh::MAX_ANSWER;
 use crate::mesh::call::{End, Step, Verdict};
-use crate::model::Failure;
+use crate::model::{ConnectFailure, Failure};
 
 /// Answers before the answer that are passed on; more are thrown away.
 const MAX_INTERIM: u8 = 16;
@@ -46,6 +46,9 @@ impl Loop {
             }
             match line.read(&mut self.spare, line.input.len()) {
                 Moved::Bytes(0) | Moved::Broken => {
+                    if let Some(why) = line.refusal() {
+                        return Some(Heard::Failed(Failure::Connect(ConnectFailure::Tls(why))));
+                    }
                     let written = line.output.is_empty() && !line.deaf;
                     let stale = line.used && !line.answered;
                     return Some(Heard::Failed(if stale { Failure::Stale { written } } else { Failure::Reset }));

@@ -12,6 +12,13 @@ settings! {
     pub struct Config {
         /// Where to listen: host:port ("localhost" is both loopback addresses), or unix:/path.
         listen: String = "localhost:3000".to_owned();
+        /// The certificate by which clients know the mesh, a PEM file with those between it and its authority. Connections over TCP then speak
+        /// TLS, and those over Unix sockets do not. Read again on SIGHUP.
+        tls_cert: String = String::new();
+        /// The private key to it, a PEM file that only its owner may read.
+        tls_key: String = String::new();
+        /// Authorities that clients must be certified by, a PEM file; the name in its certificate is who a client is. Empty: anybody may come.
+        tls_client_ca: String = String::new();
         /// Threads of the edge, each with an event loop; 0 means one per core.
         loops: usize = 0, in 0, 256;
         /// Where POST /invoke runs: edge (in the event loops) or workers (a thread for each call, blocking, with sleeping backoff).
@@ -81,6 +88,15 @@ impl Config {
             let (target, head) = (self.max_target_bytes, self.max_head_bytes);
             return Err(Invalid::new("maxTargetBytes", format!("{target} is above maxHeadBytes {head}, which it is part of")));
         }
+        for (has, name, needs) in [
+            (!self.tls_cert.is_empty() && self.tls_key.is_empty(), "tlsCert", "tlsKey"),
+            (!self.tls_key.is_empty() && self.tls_cert.is_empty(), "tlsKey", "tlsCert"),
+            (!self.tls_client_ca.is_empty() && self.tls_cert.is_empty(), "tlsClientCa", "tlsCert"),
+        ] {
+            if has {
+                return Err(Invalid::new(name, format!("does nothing without {needs}; set that as well")));
+            }
+        }
         self.addresses().map(|_| ())
     }
 
@@ -120,6 +136,14 @@ impl fmt::Display for Address {
 }
 
 impl Address {
+    /// The address as a URL, or nearly so; `secured`: by TLS, where it is TCP.
+    pub fn url(&self, secured: bool) -> String {
+        match self {
+            Self::Tcp(address) if secured => format!("https://{address}"),
+            _ => self.to_string(),
+        }
+    }
+
     /// What `listen` means: `localhost` is both loopback addresses.
     fn parse(listen: &str) -> Result<Vec<Self>, Invalid> {
         let fault = |why: &str| Invalid::new("listen", format!("{} {why}", shown(listen)));

@@ -13,11 +13,14 @@
 //! | `exchange` | one request from its head to its answer |
 //! | `calls`, `attempts`, `answers` | a call: driving its machine, one attempt, the answer to it |
 //! | `forward`, `tunnel` | what is written when a call passes through; WebSockets |
-//! | `line`, `tls`, `pool` | a connection to an instance or to the API server; those that are kept |
+//! | `line`, `pool` | a connection to an instance or to the API server; those that are kept |
+//! | `tls`, `acceptor` | what makes a connection on either side secret, and whom it trusts |
 //! | `inner`, `desk` | handing requests to the API server, and which calls may run on its workers |
 //!
 //! Nothing here blocks: no name is looked up, no file read, nothing slept through. Each deadline is a number beside its connection.
 
+#[cfg_attr(not(feature = "tls"), path = "no_acceptor.rs")]
+mod acceptor;
 mod answers;
 mod attempts;
 mod buffers;
@@ -39,7 +42,7 @@ mod shared;
 mod slots;
 mod socket;
 mod timers;
-#[cfg(feature = "tls")]
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
 mod tunnel;
 
@@ -49,6 +52,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
+pub use acceptor::Acceptor;
 pub use config::{Address, Config, InvokeOn};
 
 use mail::Mail;
@@ -56,6 +60,7 @@ use reactor::Loop;
 use shared::Shared;
 
 use crate::mesh::Mesh;
+use crate::model::Invalid;
 use crate::telemetry::doors::DoorCounters;
 
 /// The running edge. Dropping it stops it.
@@ -70,6 +75,8 @@ pub struct Edge {
 pub enum EdgeError {
     /// This address cannot be listened on.
     Listen(String, io::Error),
+    /// A setting is not acceptable.
+    Invalid(Invalid),
     /// The system refused a thread or an event queue.
     Thread(io::Error),
 }
@@ -104,11 +111,14 @@ impl Edge {
         let files = socket::raise_file_limit();
         let half = usize::try_from(files / 2).unwrap_or(usize::MAX).max(1);
         let most = if config.max_connections == 0 { half } else { config.max_connections.min(half) };
-        let (addresses, listeners) = gate::open(addresses).map_err(|(address, error)| EdgeError::Listen(address, error))?;
+        let acceptor = Acceptor::read(config).map_err(EdgeError::Invalid)?;
+        let (addresses, listeners) =
+            gate::open(addresses, acceptor.is_some()).map_err(|(address, error)| EdgeError::Listen(address, error))?;
         let shared = Arc::new(Shared::new(mesh, config, most, loopback, Arc::clone(counters)));
         let (mut loops, mut mailboxes) = (Vec::new(), Vec::new());
         for index in 0..counters.loops.len() {
-            let (each, mailbox) = Loop::new(index, Arc::clone(&shared)).map_err(EdgeError::Thread)?;
+            let (mut each, mailbox) = Loop::new(index, Arc::clone(&shared)).map_err(EdgeError::Thread)?;
+            each.acceptor.clone_from(&acceptor);
             loops.push(each);
             mailboxes.push(mailbox);
         }
@@ -136,6 +146,13 @@ impl Edge {
         for index in 0..loops {
             let share = lines.split_off(lines.len() - lines.len() / (loops - index));
             self.shared.send(index, Mail::Lines(share));
+        }
+    }
+
+    /// Secures clients to come by this.
+    pub fn use_acceptor(&self, acceptor: Option<&Acceptor>) {
+        for index in 0..self.threads.len() {
+            self.shared.send(index, Mail::Acceptor(acceptor.cloned()));
         }
     }
 

@@ -13,6 +13,7 @@ use super::slots::Key;
 use crate::mesh::Mesh;
 use crate::model::ServiceName;
 use crate::model::sync::Locked;
+use crate::outbound::trust::Trust;
 use crate::telemetry::doors::{DoorCounters, LoopCounters};
 
 /// Shared by all loops.
@@ -21,6 +22,8 @@ pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) limits: Limits,
     pub(super) max_connections: usize,
+    /// What connections to instances are secured with.
+    pub(super) trust: Trust,
     /// All doors are TCP on loopback, so that a request for another host has been led here.
     pub(super) loopback: bool,
     pub(super) counters: Arc<DoorCounters>,
@@ -49,6 +52,7 @@ impl Shared {
             mesh: mesh.clone(),
             limits: Limits { head: config.max_head_bytes, target: config.max_target_bytes },
             max_connections,
+            trust: Trust::of(mesh),
             loopback,
             counters,
             closing: AtomicBool::new(false),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use crate::edge::{Address, Config, InvokeOn};
+pub use crate::edge::{Acceptor, Address, Config, InvokeOn};
 
 use crate::api::{Api, ApiServer, ask};
 use crate::edge::{Edge, EdgeError};
@@ -62,6 +62,7 @@ impl From<EdgeError> for StartError {
     fn from(error: EdgeError) -> Self {
         match error {
             EdgeError::Listen(address, error) => Self::Listen(address, error),
+            EdgeError::Invalid(fault) => Self::Invalid(fault),
             EdgeError::Thread(error) => Self::Thread(error),
         }
     }
@@ -81,7 +82,8 @@ impl Server {
         config.check_together().map_err(StartError::Invalid)?;
         let addresses = config.addresses().map_err(StartError::Invalid)?;
         let loopback = addresses.iter().all(Address::is_loopback);
-        if !loopback && !config.insecure {
+        // Whoever has to show a certificate is no stranger.
+        if !loopback && !config.insecure && config.tls_client_ca.is_empty() {
             let why =
                 format!("{} is not loopback, and whoever reaches it may do everything; add --insecure if that is meant", config.listen);
             return Err(StartError::Invalid(Invalid::new("listen", why)));
@@ -113,6 +115,11 @@ impl Server {
     /// Where it listens.
     pub fn addresses(&self) -> Vec<Address> {
         self.edge.addresses().to_vec()
+    }
+
+    /// Secures clients to come by this; those that are here stay as they are.
+    pub fn use_acceptor(&self, acceptor: Option<&Acceptor>) {
+        self.edge.use_acceptor(acceptor);
     }
 
     /// Replaces what `/config` shows.
