@@ -3,9 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use serde_json::json;
+
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::papers::{Pair, Papers};
+use crate::support::sleeve::Sleeve;
+use crate::support::upstream::Upstream;
 use crate::talk::{ask, talk};
 use crate::weft_program::{Weft, run};
 
@@ -100,4 +104,46 @@ fn whoever_must_show_a_certificate_may_come_from_anywhere() {
     assert_eq!(refused.code, Some(2), "{}", refused.err);
     let weft = Weft::spawn(&[&files[..], &["--tls-client-ca", &papers.ca]].concat(), &[]);
     weft.said("listens on https://0.0.0.0:");
+}
+
+#[test]
+fn another_authority_for_instances_is_trusted_after_a_hup() {
+    let (papers, others) = (Papers::new(), Papers::new());
+    let upstream = Upstream::named("it");
+    let sleeve = Sleeve::around(upstream.at, others.instance(&others.issue("instance", "DNS:localhost"), false));
+    let file = papers.path("weft.json");
+    let configure = |ca: &str| fs::write(&file, json!({"upstreams": {"caFile": ca}}).to_string()).expect("written");
+    configure(&papers.ca);
+    let weft = Weft::start(&["--config", &file]);
+    let registration = json!({"name": "s", "id": "i", "host": "localhost", "port": sleeve.at.port(), "scheme": "https", "healthy": true});
+    weft.post("/register", &registration).with_status(200);
+    assert_eq!(weft.call("s", "/").with_status(503).reason(), "upstream_connect");
+
+    configure(&papers.path("none"));
+    weft.signal("HUP");
+    weft.logged("configuration not reloaded, nothing has changed: upstreams.caFile:");
+    configure(&others.ca);
+    weft.signal("HUP");
+    eventually("the other authority is trusted", || (weft.call("s", "/").status == 200).then_some(()));
+}
+
+#[test]
+fn an_idle_secured_connection_costs_little() {
+    const MANY: u64 = 500;
+    let papers = Papers::new();
+    let weft = start(&papers.issue("door", "DNS:localhost"));
+    let client = papers.client(None);
+    let idle = |n: u64| -> Vec<_> {
+        let asked = |_| {
+            let mut client = Client::of(talk(weft.at(), &client).expect("a handshake"));
+            client.ask("GET", "/health", &[], b"").expect("answered").with_status(200);
+            client
+        };
+        (0..n).map(asked).collect()
+    };
+    let before = (idle(MANY / 5), weft.status("VmRSS"));
+    let after = (idle(MANY), weft.status("VmRSS"));
+    let each = (after.1.saturating_sub(before.1)) * 1024 / MANY;
+    println!("{each} bytes for each idle connection");
+    assert!(each < 24 * 1024, "{each} bytes for each idle connection");
 }

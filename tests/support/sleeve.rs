@@ -117,27 +117,37 @@ impl Through {
     /// To the plain side from the other.
     fn outwards(&self) -> io::Result<()> {
         let mut piece = vec![0; 32 * 1024];
+        // What came with the end of the handshake is here already.
+        let (mut read, mut is_over) = (0, false);
         loop {
-            let read = (&self.secret).read(&mut piece)?;
-            let (mut plain, mut rest, mut is_over) = (Vec::new(), &piece[..read], read == 0);
+            let (mut plain, mut rest) = (Vec::new(), &piece[..read]);
             let mut owes = false;
-            while !rest.is_empty() {
+            loop {
                 let mut session = locked(&self.session);
-                session.read_tls(&mut rest)?;
+                if !rest.is_empty() {
+                    session.read_tls(&mut rest)?;
+                }
                 let state = session.process_new_packets().map_err(io::Error::other)?;
                 let so_far = plain.len();
                 plain.resize(so_far + state.plaintext_bytes_to_read(), 0);
                 session.reader().read_exact(&mut plain[so_far..])?;
                 is_over |= state.peer_has_closed();
                 owes |= session.wants_write();
+                if rest.is_empty() {
+                    break;
+                }
             }
             if owes {
                 self.send(|_| Ok(()))?;
             }
             (&self.plain).write_all(&plain)?;
             if is_over {
+                return self.plain.shutdown(Shutdown::Write);
+            }
+            read = (&self.secret).read(&mut piece)?;
+            if read == 0 {
                 // Unannounced, it is no end.
-                return if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { self.plain.shutdown(Shutdown::Write) };
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
     }
