@@ -27,7 +27,7 @@ use crate::mesh::Mesh;
 use crate::outbound::BuildError;
 use crate::outbound::store::{Disk, StateError};
 use crate::outbound::trust::Trust;
-use crate::server::{Acceptor, InvokeOn, Server, StartError};
+use crate::server::{Acceptor, Address, InvokeOn, Server, StartError};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -164,8 +164,12 @@ fn register_listed(mesh: &Mesh, config: &Config) {
 /// Says where the mesh listens and what is on.
 fn announce(config: &Config, server: &Server) {
     let secured = !config.server.tls_cert.is_empty();
-    let addresses: Vec<String> = server.addresses().iter().map(|address| address.url(secured)).collect();
-    say!("weft {} listens on {}", env!("CARGO_PKG_VERSION"), addresses.join(" and "));
+    let urls = |addresses: &[Address]| addresses.iter().map(|address| address.url(secured)).collect::<Vec<_>>().join(" and ");
+    let admin = match urls(&server.admin_addresses()) {
+        admin if admin.is_empty() => admin,
+        admin => format!(" for calls, and on {admin} for the rest"),
+    };
+    say!("weft {} listens on {}{admin}", env!("CARGO_PKG_VERSION"), urls(&server.addresses()));
     let registry = match config.general.state_dir.as_str() {
         "" => "registry in memory".to_owned(),
         directory => format!("registry in {directory}"),

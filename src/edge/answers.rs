@@ -4,6 +4,7 @@ use super::calls::{Calling, Form, Heard, REPLAYED};
 use super::client::Client;
 use super::exchange::Exchange;
 use super::forward::{self, Delivered};
+use super::gate::Side;
 use super::http1::{Body, Fault, Framing};
 use super::line::{Line, Phase};
 use super::reactor::Loop;
@@ -114,6 +115,7 @@ impl Loop {
             persistence,
             collected,
             is_1_0: exchange.request.is_1_0(),
+            beside_api: client.door.side == Side::Both,
         };
         forward::write_answer_head(client.output.out(&mut self.spare), &line.answer, &delivered);
     }

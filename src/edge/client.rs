@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::buffers::{Buffer, Spare, room};
 use super::exchange::Exchange;
+use super::gate::{Arrival, Door};
 use super::shared::Open;
 use super::socket::{Moved, Socket};
 use super::timers::{Alarm, Tick};
@@ -15,6 +16,8 @@ pub(super) struct Client {
     pub(super) socket: Socket,
     /// What stands between the socket and the plain bytes.
     pub(super) secured: Option<Secured>,
+    /// By which it has come.
+    pub(super) door: Door,
     pub(super) address: Option<IpAddr>,
     /// Who it has proven to be by its certificate.
     pub(super) name: Option<Arc<str>>,
@@ -44,11 +47,13 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(socket: Socket, secured: Option<Secured>, address: Option<IpAddr>, open: Open) -> Self {
+    pub(super) fn new(arrival: Arrival, secured: Option<Secured>) -> Self {
+        let Arrival { socket, address, open, door } = arrival;
         Self {
             socket,
             stage: if secured.is_some() { Stage::Shaking } else { Stage::Idle },
             secured,
+            door,
             address,
             name: None,
             readiness: Readiness::OPEN,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::calls::Calling;
 use super::client::{Client, Stage};
 use super::config::InvokeOn;
+use super::gate::Side;
 use super::http1::{Body, Fault, Framing, RequestHead};
 use super::inner::Hand;
 use super::reactor::Loop;
@@ -200,11 +201,21 @@ impl Loop {
             paths::Goal::Invoke => Goal::Invoke,
             paths::Goal::Proxy(proxied) => Goal::Proxy(proxied),
         };
+        let is_here = match client.door.side {
+            Side::Both => true,
+            Side::Calls => goal != Goal::Api,
+            Side::Api => goal == Goal::Api,
+        };
+        if !is_here {
+            let accept = request.head.first("accept").unwrap_or_default();
+            let answer = Answer::nothing_here(accept.to_ascii_lowercase().contains("application/json"));
+            return self.say(client, exchange, &answer);
+        }
         // A name of our own in the host, or a field of its own, cannot be forged by a page.
-        let may_be_a_pages = matches!(goal, Goal::Invoke | Goal::Proxy(paths::Proxied::Path(..)));
+        let may_be_a_pages = matches!(goal, Goal::Invoke | Goal::Proxy(paths::Proxied::Path(..))) || client.door.side == Side::Api;
         if may_be_a_pages
             && !matches!(request.method(), "GET" | "HEAD" | "OPTIONS")
-            && let Err(why) = browser::judge(request.authority(), request.head.first("origin"), self.shared.loopback)
+            && let Err(why) = browser::judge(request.authority(), request.head.first("origin"), client.door.is_judged)
         {
             return self.refuse(client, exchange, ApiError::Forbidden(why));
         }

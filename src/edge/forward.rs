@@ -178,6 +178,8 @@ pub(super) struct Delivered<'a> {
     pub(super) collected: Option<u64>,
     /// The caller speaks HTTP/1.0, which knows no chunks.
     pub(super) is_1_0: bool,
+    /// The API is answered at the same place.
+    pub(super) beside_api: bool,
 }
 
 /// Writes the head of an answer that is delivered.
@@ -194,7 +196,7 @@ pub(super) fn write_answer_head(out: &mut Vec<u8>, answer: &ResponseHead, delive
     }
     if proxied {
         write_list(out, &answer.head, "via", |out| out.extend_from_slice(VIA));
-        if is_html(answer) {
+        if delivered.beside_api && is_html(answer) {
             // A page would share an origin with the API.
             write_field(out, "content-security-policy", b"sandbox");
         }

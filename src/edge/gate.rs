@@ -24,6 +24,9 @@ const REST_MS: u64 = 50;
 /// Connections accepted before others are looked at again.
 const BATCH: usize = 256;
 
+/// Connections beyond `maxConnections` to a door of the API's own.
+const RESERVED: usize = 64;
+
 /// What a client is told that is one too many.
 macro_rules! full {
     ($limit:literal, $length:literal) => {
@@ -62,6 +65,20 @@ pub(super) struct Gate {
 pub(super) struct Door {
     /// Its clients speak TLS.
     pub(super) is_secured: bool,
+    /// A request for another host has been led here.
+    pub(super) is_judged: bool,
+    pub(super) side: Side,
+}
+
+/// What is answered behind a door.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Side {
+    /// Everything.
+    Both,
+    /// Calls.
+    Calls,
+    /// The API.
+    Api,
 }
 
 /// A connection that has been let in.
@@ -79,7 +96,7 @@ pub(super) type Opened = (Vec<Address>, Vec<(Listener, Door)>);
 ///
 /// # Errors
 /// The address that cannot be listened on, and why.
-pub(super) fn open(addresses: &[Address], is_secured: bool) -> Result<Opened, (String, io::Error)> {
+pub(super) fn open(addresses: &[Address], door: Door) -> Result<Opened, (String, io::Error)> {
     let (mut opened, mut listeners): Opened = Default::default();
     for address in addresses {
         let wanted = match (address, opened.first()) {
@@ -91,7 +108,7 @@ pub(super) fn open(addresses: &[Address], is_secured: bool) -> Result<Opened, (S
         match open_one(&wanted) {
             Ok((listener, address)) => {
                 // What does not leave the machine needs no secrecy.
-                let door = Door { is_secured: is_secured && matches!(address, Address::Tcp(_)) };
+                let door = Door { is_secured: door.is_secured && matches!(address, Address::Tcp(_)), ..door };
                 opened.push(address);
                 listeners.push((listener, door));
             }
@@ -186,7 +203,7 @@ impl Loop {
         let (shared, now) = (Arc::clone(&self.shared), self.now);
         let mut here = Vec::new();
         let failed = gate.accept(now, |socket, address, door, next| {
-            match admit(&shared, self.index, address, next) {
+            match admit(&shared, self.index, door, address, next) {
                 Ok((of_loop, open)) => {
                     self.counters().accepted.add(1);
                     let arrival = Arrival { socket, address, open, door };
@@ -233,9 +250,11 @@ impl Loop {
 }
 
 /// The loop that is to have a connection, or what its client is told when there are too many already.
-fn admit(shared: &Arc<Shared>, me: usize, address: Option<IpAddr>, next: &mut usize) -> Result<(usize, Open), &'static str> {
+fn admit(shared: &Arc<Shared>, me: usize, door: Door, address: Option<IpAddr>, next: &mut usize) -> Result<(usize, Open), &'static str> {
     let counters = shared.counters.loops.get(me).unwrap_or(&shared.counters.spare);
-    if shared.counters.open() >= shared.max_connections {
+    // Whoever comes to see why everything is full gets in.
+    let reserve = if door.side == Side::Api { RESERVED } else { 0 };
+    if shared.counters.open() >= shared.max_connections.saturating_add(reserve) {
         counters.refused_connections.add(1);
         return Err(FULL);
     }

@@ -55,6 +55,7 @@ use std::thread::{self, JoinHandle};
 pub use acceptor::Acceptor;
 pub use config::{Address, Config, InvokeOn};
 
+use gate::{Door, Side};
 use mail::Mail;
 use reactor::Loop;
 use shared::Shared;
@@ -67,6 +68,7 @@ use crate::telemetry::doors::DoorCounters;
 pub struct Edge {
     shared: Arc<Shared>,
     addresses: Vec<Address>,
+    admin_addresses: Vec<Address>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -97,24 +99,29 @@ impl Edge {
         (loops, lines)
     }
 
-    /// Opens the doors. `loopback`: all of them are TCP on loopback.
+    /// Opens the doors: at `public`, and for the API at `admin`, if that is not empty.
     ///
     /// # Errors
     /// [`EdgeError`] when an address cannot be listened on or the system refuses a thread.
     pub fn start(
         mesh: &Mesh,
         config: &Config,
-        addresses: &[Address],
-        loopback: bool,
+        public: &[Address],
+        admin: &[Address],
         counters: &Arc<DoorCounters>,
     ) -> Result<Self, EdgeError> {
         let files = socket::raise_file_limit();
         let half = usize::try_from(files / 2).unwrap_or(usize::MAX).max(1);
         let most = if config.max_connections == 0 { half } else { config.max_connections.min(half) };
         let acceptor = Acceptor::read(config).map_err(EdgeError::Invalid)?;
-        let (addresses, listeners) =
-            gate::open(addresses, acceptor.is_some()).map_err(|(address, error)| EdgeError::Listen(address, error))?;
-        let shared = Arc::new(Shared::new(mesh, config, most, loopback, Arc::clone(counters)));
+        let open = |addresses: &[Address], side: Side| {
+            let door = Door { is_secured: acceptor.is_some(), is_judged: Address::are_judged(addresses), side };
+            gate::open(addresses, door).map_err(|(address, error)| EdgeError::Listen(address, error))
+        };
+        let (addresses, mut listeners) = open(public, if admin.is_empty() { Side::Both } else { Side::Calls })?;
+        let (admin_addresses, more) = open(admin, Side::Api)?;
+        listeners.extend(more);
+        let shared = Arc::new(Shared::new(mesh, config, most, Arc::clone(counters)));
         let (mut loops, mut mailboxes) = (Vec::new(), Vec::new());
         for index in 0..counters.loops.len() {
             let (mut each, mailbox) = Loop::new(index, Arc::clone(&shared)).map_err(EdgeError::Thread)?;
@@ -127,7 +134,7 @@ impl Edge {
         }
         // Set once: this is the only place.
         let _ = shared.mailboxes.set(mailboxes);
-        let mut edge = Self { shared, addresses, threads: Vec::new() };
+        let mut edge = Self { shared, addresses, admin_addresses, threads: Vec::new() };
         for each in loops {
             let thread = thread::Builder::new().name("weft-edge".to_owned()).stack_size(STACK);
             edge.threads.push(thread.spawn(move || each.run()).map_err(EdgeError::Thread)?);
@@ -138,6 +145,11 @@ impl Edge {
     /// Where it listens.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// Where the API is answered, if that is a place of its own.
+    pub fn admin_addresses(&self) -> &[Address] {
+        &self.admin_addresses
     }
 
     /// Hands every loop its share of fresh connections to the API server; those it had are given up.

@@ -36,13 +36,12 @@ const LINGER_BYTES: usize = 64 * 1024;
 impl Loop {
     /// A new connection.
     pub(super) fn welcome(&mut self, arrival: Arrival) {
-        let Arrival { socket, address, open, door } = arrival;
-        let secured = match self.acceptor.as_ref().filter(|_| door.is_secured).map(Secured::from).transpose() {
+        let secured = match self.acceptor.as_ref().filter(|_| arrival.door.is_secured).map(Secured::from).transpose() {
             Ok(secured) => secured,
             Err(why) => return log::error!("a connection cannot be secured: {why}"),
         };
-        let raw = socket.raw();
-        let key = self.clients.insert(Box::new(Client::new(socket, secured, address, open)));
+        let raw = arrival.socket.raw();
+        let key = self.clients.insert(Box::new(Client::new(arrival, secured)));
         let token = Token((key.place() as usize) << 2 | CLIENT);
         if let Err(error) = self.poll.registry().register(&mut SourceFd(&raw), token, Interest::READABLE | Interest::WRITABLE) {
             log::warn!("a connection cannot be watched: {error}");

@@ -24,8 +24,6 @@ pub(super) struct Shared {
     pub(super) max_connections: usize,
     /// What connections to instances are secured with.
     pub(super) trust: Trust,
-    /// All doors are TCP on loopback, so that a request for another host has been led here.
-    pub(super) loopback: bool,
     pub(super) counters: Arc<DoorCounters>,
     /// Answers carry `Connection: close`, and nothing new is accepted.
     pub(super) closing: AtomicBool,
@@ -47,13 +45,12 @@ pub(super) struct Waiting {
 }
 
 impl Shared {
-    pub(super) fn new(mesh: &Mesh, config: &Config, max_connections: usize, loopback: bool, counters: Arc<DoorCounters>) -> Self {
+    pub(super) fn new(mesh: &Mesh, config: &Config, max_connections: usize, counters: Arc<DoorCounters>) -> Self {
         Self {
             mesh: mesh.clone(),
             limits: Limits { head: config.max_head_bytes, target: config.max_target_bytes },
             max_connections,
             trust: Trust::of(mesh),
-            loopback,
             counters,
             closing: AtomicBool::new(false),
             desk: Desk::new(config.workers.saturating_sub(config.reserved_workers), config.queue),

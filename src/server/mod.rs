@@ -81,19 +81,20 @@ impl Server {
     pub fn start(mesh: &Mesh, config: &Config, effective: Value) -> Result<Self, StartError> {
         config.check_together().map_err(StartError::Invalid)?;
         let addresses = config.addresses().map_err(StartError::Invalid)?;
-        let loopback = addresses.iter().all(Address::is_loopback);
+        let admin = config.admin_addresses().map_err(StartError::Invalid)?;
+        let loopback = addresses.iter().chain(&admin).all(Address::is_loopback);
         // Whoever has to show a certificate is no stranger.
         if !loopback && !config.insecure && config.tls_client_ca.is_empty() {
             let why =
                 format!("{} is not loopback, and whoever reaches it may do everything; add --insecure if that is meant", config.listen);
             return Err(StartError::Invalid(Invalid::new("listen", why)));
         }
-        // Over a Unix socket, the Host field is whatever the client makes up.
-        let judged = loopback && addresses.iter().any(|address| matches!(address, Address::Tcp(_)));
+        // The edge knows by which door a request has come; what comes by any must be right for this.
+        let judged = Address::are_judged(&addresses) && (admin.is_empty() || Address::are_judged(&admin));
         let (loops, _) = Edge::loops(config);
         let counters = Arc::new(DoorCounters::new(loops));
         let api = Arc::new(Api::new(mesh, judged, effective, Arc::clone(&counters)));
-        let edge = Arc::new(Edge::start(mesh, config, &addresses, judged, &counters)?);
+        let edge = Arc::new(Edge::start(mesh, config, &addresses, &admin, &counters)?);
         let stopped = Arc::new(AtomicBool::new(false));
         let workers = Arc::new(Locked::new(None));
         let mut server = Self { mesh: mesh.clone(), api, edge, workers, watchdog: None, stopped };
@@ -115,6 +116,11 @@ impl Server {
     /// Where it listens.
     pub fn addresses(&self) -> Vec<Address> {
         self.edge.addresses().to_vec()
+    }
+
+    /// Where the API is answered, if that is a place of its own.
+    pub fn admin_addresses(&self) -> Vec<Address> {
+        self.edge.admin_addresses().to_vec()
     }
 
     /// Secures clients to come by this; those that are here stay as they are.

@@ -16,6 +16,7 @@ pub(crate) const EMBEDDED: bool = false;
 pub(crate) const SECURED: bool = false;
 
 mod answered;
+mod apart;
 mod control;
 mod documented;
 mod drain;

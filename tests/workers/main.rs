@@ -18,6 +18,8 @@ pub(crate) const SECURED: bool = false;
 
 #[path = "../http/answered.rs"]
 mod answered;
+#[path = "../http/apart.rs"]
+mod apart;
 #[path = "../http/control.rs"]
 mod control;
 #[path = "../http/documented.rs"]
