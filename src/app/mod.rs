@@ -11,6 +11,7 @@ macro_rules! say {
 mod demo;
 mod sample;
 mod state;
+mod supervisor;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -21,6 +22,8 @@ use std::thread;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use simplelog::{ConfigBuilder, WriteLogger};
+
+use supervisor::Supervisor;
 
 use crate::config::{Arguments, Command, Config, ConfigError, usage};
 use crate::mesh::Mesh;
@@ -112,13 +115,19 @@ fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Serve
     let server = Server::start(&mesh, &config.server, config.effective()).map_err(Fatal::Start)?;
     announce(config, &server);
     also(&mesh, &server)?;
+    let supervisor = Supervisor::of_environment();
+    supervisor.say("READY=1\nSTATUS=serving");
+    supervisor.reassure(server.pulse())?;
 
     for signal in signals.forever() {
         if signal != SIGHUP {
             break;
         }
+        supervisor.say(&supervisor::reloading());
         reload(arguments, config, &mesh, &server);
+        supervisor.say("READY=1\nSTATUS=serving");
     }
+    supervisor.say("STOPPING=1\nSTATUS=finishing what runs");
 
     log::info!("stopping: running calls may finish for {} ms; a second signal stops at once", config.server.drain_timeout_ms.0);
     thread::Builder::new().name("weft-signals".to_owned()).spawn(move || {

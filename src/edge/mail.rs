@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::acceptor::Acceptor;
 use super::gate::Arrival;
@@ -27,6 +27,8 @@ pub(super) enum Mail {
     Close,
     /// Waits between attempts and long polls are over.
     Hurry,
+    /// Say that the loop goes round, by counting here.
+    Count(Arc<AtomicUsize>),
     /// End.
     Stop,
 }

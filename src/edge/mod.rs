@@ -49,7 +49,7 @@ mod tunnel;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 pub use acceptor::Acceptor;
@@ -181,6 +181,15 @@ impl Edge {
         for index in 0..self.threads.len() {
             self.shared.send(index, Mail::Hurry);
         }
+    }
+
+    /// Has every loop count in the answer, as soon as it comes to that, and says how many loops there are.
+    pub fn count_loops(&self) -> (Arc<AtomicUsize>, usize) {
+        let counted = Arc::new(AtomicUsize::new(0));
+        for index in 0..self.threads.len() {
+            self.shared.send(index, Mail::Count(Arc::clone(&counted)));
+        }
+        (counted, self.threads.len())
     }
 
     /// Whether no request is being answered.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -205,6 +206,7 @@ impl Loop {
                 Mail::Lines(streams) => self.take_lines(streams),
                 Mail::Close => self.close_doors(),
                 Mail::Hurry => self.hurry(),
+                Mail::Count(loops) => drop(loops.fetch_add(1, Ordering::SeqCst)),
                 Mail::Stop => self.stopped = true,
             }
         }

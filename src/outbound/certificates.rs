@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
@@ -46,7 +46,7 @@ pub(crate) fn authorities(setting: &'static str, path: &str) -> Result<RootCertS
     Ok(roots)
 }
 
-/// The private key in the file that `setting` names, which nobody but its owner may read.
+/// The private key in the file that `setting` names, which nobody but its owner may read (and our group, if it is root's).
 ///
 /// # Errors
 /// [`Invalid`] naming the setting.
@@ -65,8 +65,11 @@ enum Openness {
 fn read(setting: &'static str, path: &str, openness: Openness) -> Result<Vec<u8>, Invalid> {
     let unreadable = |error: std::io::Error| fault(setting, path, &format!("cannot be read: {error}"));
     let file = File::open(path).map_err(unreadable)?;
-    let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
-    if openness == Openness::OwnerOnly && mode & 0o077 != 0 {
+    let about = file.metadata().map_err(unreadable)?;
+    let mode = about.mode() & 0o777;
+    // What is root's to give is given by group, as by systemd's LoadCredential= and secrets of Kubernetes.
+    let is_lent = about.uid() == 0 && !rustix::process::geteuid().is_root();
+    if openness == Openness::OwnerOnly && mode & if is_lent { 0o037 } else { 0o077 } != 0 {
         return Err(fault(setting, path, &format!("can be read by others than its owner (mode {mode:04o}); chmod 600 it")));
     }
     let mut text = Vec::new();

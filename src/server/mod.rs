@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -126,6 +126,18 @@ impl Server {
     /// Secures clients to come by this; those that are here stay as they are.
     pub fn use_acceptor(&self, acceptor: Option<&Acceptor>) {
         self.edge.use_acceptor(acceptor);
+    }
+
+    /// Something to ask, again and again, whether all goes on: whether every event loop has turned since the last time. Asked first, it says
+    /// yes; once the server is gone, no.
+    pub fn pulse(&self) -> impl FnMut() -> bool + Send + use<> {
+        let edge = Arc::downgrade(&self.edge);
+        let mut asked: Option<(Arc<AtomicUsize>, usize)> = None;
+        move || {
+            let Some(edge) = edge.upgrade() else { return false };
+            let before = asked.replace(edge.count_loops());
+            before.is_none_or(|(counted, all)| counted.load(Ordering::SeqCst) == all)
+        }
     }
 
     /// Replaces what `/config` shows.
