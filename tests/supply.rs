@@ -1,7 +1,7 @@
 //! What the program is made of besides its own sources: where it comes from, under which licences, and that none of it is known to be bad.
 //! `scripts/licences` prints the list.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests may fail loudly.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // Tests may fail loudly.
 
 use std::fs;
 use std::path::Path;

@@ -74,7 +74,11 @@ impl House {
             Self { server, mesh, at, door, _sleeve: sleeve }
         }
         #[cfg(not(feature = "tls"))]
-        Self { server, mesh, at: door, door }
+        {
+            // Only a build with TLS has a program that wants it.
+            let _ = crate::SECURED;
+            Self { server, mesh, at: door, door }
+        }
     }
 
     /// A connection of its own, kept open. It has been answered once, so it is certain to be served whatever else goes on.

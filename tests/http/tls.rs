@@ -140,7 +140,7 @@ mod with_certificates {
     fn the_mesh_introduces_itself_to_an_instance_that_asks() {
         let papers = Papers::new();
         let (pair, ours) = (papers.issue("instance", "DNS:localhost"), papers.issue("mesh", "DNS:mesh"));
-        let introduced = upstreams::Config { cert_file: ours.cert.clone(), key_file: ours.key.clone(), ..trusting(&papers) };
+        let introduced = upstreams::Config { cert_file: ours.cert, key_file: ours.key, ..trusting(&papers) };
         let answer = called(&house(introduced), &papers, &pair, true).with_status(200);
         assert_eq!(answer.text(), "a word");
         let failed = called(&house(trusting(&papers)), &papers, &pair, true).with_status(503);
