@@ -80,7 +80,8 @@ impl Secured {
                 break;
             }
             match self.receive(socket) {
-                Ok(()) if self.ended => return Err(gone()),
+                // Who has said all there is to say at once may have ended it as well.
+                Ok(()) if self.ended && self.session.is_handshaking() => return Err(gone()),
                 Ok(()) if self.came > MOST_OF_HANDSHAKE => return Err(Broken::Because("longer than any handshake".to_owned())),
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),

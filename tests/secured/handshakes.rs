@@ -92,7 +92,7 @@ fn the_end_is_announced_whoever_ends_it() {
         }
         talk.sock.shutdown(std::net::Shutdown::Write).expect("half closed");
         let mut answer = String::new();
-        talk.read_to_string(&mut answer).expect("an announced end");
+        talk.read_to_string(&mut answer).unwrap_or_else(|error| panic!("an end announced ({announced} by us too): {error}"));
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     }
 }
@@ -143,4 +143,28 @@ fn older_versions_are_refused() {
     stream.read_to_end(&mut said).expect("an end");
     assert_eq!(said.first(), Some(&21), "an alert: {said:?}");
     assert_eq!(secured.counted("failedHandshakes"), 1);
+}
+
+#[test]
+fn a_client_that_says_all_in_one_go_is_answered() {
+    let secured = Secured::new();
+    let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
+    let mut session = rustls::ClientConnection::new(secured.papers.client(None), name).expect("a session");
+    let mut stream = raw(secured.at);
+    session.write_tls(&mut stream).expect("a hello");
+    while session.is_handshaking() {
+        session.read_tls(&mut stream).expect("read");
+        session.process_new_packets().expect("TLS");
+    }
+    session.writer().write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("room");
+    session.send_close_notify();
+    // The end of the handshake, the request and the end of the connection in one segment.
+    let mut bytes = Vec::new();
+    while session.wants_write() {
+        session.write_tls(&mut bytes).expect("bytes");
+    }
+    stream.write_all(&bytes).expect("sent");
+    let mut answer = String::new();
+    rustls::Stream::new(&mut session, &mut stream).read_to_string(&mut answer).expect("an announced end");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
 }
