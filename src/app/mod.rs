@@ -101,7 +101,13 @@ fn run() -> Result<ExitCode, Fatal> {
         Command::Config { annotated: false } => say!("{:#}", load()?.effective()),
         Command::State(what, path) => state::run(*what, path)?,
         Command::Serve => return serve(&arguments, &load()?, |_, _| Ok(())),
-        Command::Demo { traffic } => return serve(&arguments, &load()?, |_, server| demo::start(server, *traffic)),
+        Command::Demo { traffic } => {
+            let config = load()?;
+            if !config.server.tls_cert.is_empty() || !config.server.admin_listen.is_empty() {
+                return Err(Fatal::Usage("the demonstration is of one plain door; leave out tlsCert and adminListen".to_owned()));
+            }
+            return serve(&arguments, &config, |_, server| demo::start(server, *traffic));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
