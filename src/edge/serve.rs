@@ -29,6 +29,8 @@ pub(super) enum Fate {
 const BACKLOG: usize = 64 * 1024;
 /// Requests of one client answered before others have a turn.
 const TURN: usize = 64;
+/// Handshakes up to here go on whatever else is in memory; hardly any is longer.
+const LONG_HANDSHAKE: usize = 16 * 1024;
 /// How long, and how much, is thrown away after the last answer.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
@@ -169,7 +171,12 @@ impl Loop {
             return false;
         }
         self.handshakes -= 1;
-        let shaken = client.secured.as_mut().map_or(Ok(true), |secured| secured.shake(&client.socket));
+        let mut shaken = client.secured.as_mut().map_or(Ok(true), |secured| secured.shake(&client.socket));
+        let holds = client.holds();
+        if shaken == Ok(false) && holds > LONG_HANDSHAKE && !self.shared.has_room_for(holds.saturating_sub(client.charged)) {
+            self.counters().refused_buffers.add(1);
+            shaken = Err(Broken::Because("as much is in memory as may be".to_owned()));
+        }
         match shaken {
             Ok(false) => return false,
             Ok(true) => {

@@ -184,3 +184,29 @@ fn who_is_one_too_many_is_told_so_in_the_language_of_the_door() {
     eventually("there is room again", || ask(secured.at, &secured.papers.client(None), "/health").ok());
     assert_eq!(secured.counted("openConnections"), 1);
 }
+
+#[test]
+fn what_long_handshakes_hold_in_memory_has_the_same_bound_as_everything_else() {
+    let config = Config { max_buffered_bytes: 1 << 20, ..Config::default() };
+    let secured = Secured::with(Papers::new(), config);
+    // A hello of 65 535 bytes, in records of 16 KiB, of which the last byte does not come.
+    let mut hello = vec![1, 0, 0xff, 0xfb];
+    hello.resize(0xffff, 3);
+    let mut bytes = Vec::new();
+    for piece in hello.chunks(1 << 14) {
+        bytes.extend([22, 3, 3]);
+        bytes.extend(u16::try_from(piece.len()).expect("a record").to_be_bytes());
+        bytes.extend(piece);
+    }
+    bytes.truncate(60_000);
+    let mut held: Vec<_> = (0..40).map(|_| secured.raw()).collect();
+    for stream in &mut held {
+        // It may be cut off in the middle.
+        let _ = stream.write_all(&bytes);
+    }
+    eventually("some of them are refused", || (secured.counted("refusedBuffers") >= 20).then_some(()));
+    assert!(secured.counted("bufferedBytes") <= (1 << 20) + (1 << 16));
+    is_served(&secured);
+    drop(held);
+    eventually("nothing is held for them", || (secured.counted("bufferedBytes") < 1 << 16).then_some(()));
+}
