@@ -61,6 +61,10 @@ impl Secured {
         match *self {}
     }
 
+    pub(super) const fn has_pending(&self) -> bool {
+        match *self {}
+    }
+
     pub(super) const fn owes(&self) -> bool {
         match *self {}
     }

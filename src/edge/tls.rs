@@ -178,6 +178,11 @@ impl Secured {
         }
     }
 
+    /// Whether something has come that nobody has taken.
+    pub(super) const fn has_pending(&self) -> bool {
+        self.pending > 0
+    }
+
     /// Whether there is something to be sent.
     pub(super) fn owes(&self) -> bool {
         self.session.wants_write()

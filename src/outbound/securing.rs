@@ -1,7 +1,7 @@
 //! TLS between ureq and a connection, with the mesh's own trust, and errors that say who did not trust whom.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::time::Instant;
 
 use rustls::{ClientConnection, StreamOwned};
@@ -158,7 +158,9 @@ impl Transport for Secured {
     }
 
     fn is_open(&mut self) -> bool {
-        self.stream.get_mut().connection.is_open()
+        // What has come beyond an answer would be taken for the next one.
+        let has_more = self.stream.conn.reader().fill_buf().is_ok() || !self.stream.sock.connection.buffers().input().is_empty();
+        !has_more && self.stream.sock.connection.is_open()
     }
 
     fn is_tls(&self) -> bool {

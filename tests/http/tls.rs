@@ -154,6 +154,49 @@ mod with_certificates {
     }
 
     #[test]
+    fn what_comes_beyond_an_answer_is_never_taken_for_the_next() {
+        let papers = Papers::new();
+        let house = house(trusting(&papers));
+        let pair = papers.issue("instance", "DNS:localhost");
+        // The answer fills a record, and what is not asked for is in the next.
+        let mut said = answer(200, &[], vec![b'x'; 16 * 1024 - 100]);
+        let more = 16 * 1024 - said.len();
+        said = answer(200, &[], vec![b'x'; 16 * 1024 - 100 + more]);
+        assert_eq!(said.len(), 16 * 1024);
+        said.extend(answer(200, &[], "poison"));
+        let upstream = Upstream::start(move |_| Act::Say(said.clone()));
+        let sleeve = Sleeve::around(upstream.at, papers.instance(&pair, false));
+        register(&house, sleeve.at.port(), &json!({"healthy": true}));
+        for _ in 0..20 {
+            let body = house.call("s", "/").with_status(200).text();
+            assert!(body.starts_with("xxx") && body.len() > 16_000, "{body}");
+        }
+    }
+
+    #[test]
+    fn an_instance_by_openssl_is_called_in_both_versions() {
+        use std::io::{BufRead, BufReader};
+        use std::process::{Command, Stdio};
+
+        let papers = Papers::new();
+        let (pair, ours) = (papers.issue("instance", "DNS:localhost"), papers.issue("mesh", "DNS:mesh"));
+        let house = house(upstreams::Config { cert_file: ours.cert, key_file: ours.key, ..trusting(&papers) });
+        for version in ["-tls1_2", "-tls1_3"] {
+            let mut server = Command::new("openssl");
+            server.args(["s_server", "-accept", "127.0.0.1:0", "-www", version, "-cert", &pair.cert, "-key", &pair.key]);
+            server.args(["-Verify", "1", "-verify_return_error", "-CAfile", &papers.ca]);
+            let mut server = server.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("openssl");
+            let lines = BufReader::new(server.stdout.take().expect("piped")).lines();
+            let said = lines.map_while(Result::ok).find(|line| line.starts_with("ACCEPT ")).expect("it listens");
+            let port = said.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or_else(|| panic!("no port: {said}"));
+            register(&house, port, &json!({"healthy": true}));
+            let answer = house.call("s", "/");
+            server.kill().and_then(|()| server.wait()).expect("ended");
+            assert!(answer.with_status(200).text().contains("Cipher"), "{version}");
+        }
+    }
+
+    #[test]
     fn health_is_checked_by_the_same_trust() {
         for trusted in [true, false] {
             let (papers, strangers) = (Papers::new(), Papers::new());
