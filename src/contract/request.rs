@@ -43,6 +43,11 @@ impl Request {
         self.query().into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
+    /// Whether the client has what `tag` stands for (RFC 9110 §13.1.2).
+    pub fn has(&self, tag: &str) -> bool {
+        self.headers.first("if-none-match").is_some_and(|tags| tags.split(',').any(|known| known.trim().trim_start_matches("W/") == tag))
+    }
+
     /// Whether an `Accept` field names the media type.
     pub fn accepts(&self, media_type: &str) -> bool {
         self.headers.first("accept").is_some_and(|accept| accept.to_ascii_lowercase().contains(media_type))

@@ -14,6 +14,7 @@ mod member;
 mod membership;
 mod meta;
 mod mirroring;
+pub mod overview;
 mod pick;
 pub mod ports;
 mod queue;
@@ -51,6 +52,7 @@ use crate::model::{CallError, Cause, Limit, ServiceName};
 use crate::policy::upstreams;
 use crate::telemetry::counters::MeshCounters;
 use crate::telemetry::events::{Events, Kind, Page};
+use crate::telemetry::history::Whole;
 
 /// Through how many meshes a call may pass.
 const MAX_HOPS: u32 = 8;
@@ -80,6 +82,10 @@ pub(crate) struct Inner {
     /// Guarded: which addresses instances may have.
     upstreams: Published<Arc<upstreams::Config>>,
     started: Instant,
+    /// When that was, in milliseconds since the Unix epoch.
+    started_ms: u64,
+    /// Guarded: what was counted lately of all services together.
+    whole: Locked<Whole>,
     /// Waits between attempts are skipped.
     hurried: AtomicBool,
     /// No new calls.
@@ -131,6 +137,8 @@ impl Mesh {
                 registry: Registry::new(layers, max_services)?,
                 events: Arc::new(Events::new(Arc::clone(&parts.clock))),
                 started: parts.clock.now(),
+                started_ms: parts.clock.wall_ms(),
+                whole: Locked::default(),
                 clock: parts.clock,
                 dice: parts.dice,
                 transport: parts.transport,
