@@ -90,12 +90,19 @@ function openMenu(button, items) {
   mark(menu, "aria-label", button.getAttribute("aria-label") || button.textContent);
   menu.opener = button;
   menu.showPopover();
-  const at = button.getBoundingClientRect();
+  placeMenu();
+  menu.querySelector("button").focus({ preventScroll: true });
+}
+
+/** Below its button, or above where there is no room. */
+function placeMenu() {
+  const menu = byId("menu");
+  if (!menu.matches(":popover-open")) return;
+  const at = menu.opener.getBoundingClientRect();
   const { width, height } = menu.getBoundingClientRect();
   const below = at.bottom + 4 + height < innerHeight;
   menu.style.left = Math.max(8, Math.min(at.right - width, innerWidth - width - 8)) + "px";
   menu.style.top = (below ? at.bottom + 4 : Math.max(8, at.top - 4 - height)) + "px";
-  menu.querySelector("button").focus();
 }
 
 function beginMenus() {
@@ -113,7 +120,8 @@ function beginMenus() {
     mark(menu.opener, "aria-expanded", String(event.newState === "open"));
     if (event.newState === "closed" && !byId("ask").open && menu.opener.isConnected) menu.opener.focus();
   });
-  addEventListener("scroll", () => menu.matches(":popover-open") && menu.hidePopover(), { passive: true });
+  addEventListener("scroll", placeMenu, { passive: true });
+  addEventListener("resize", placeMenu);
 }
 
 function menuButton(label, items, ...content) {

@@ -2,7 +2,7 @@
 // --- slow and failed calls, and what became of each of their attempts ---
 
 const KEPT = 200;
-const SHOWN = 12;
+const SHOWN = matchMedia("(max-width: 720px)").matches ? 6 : 12;
 
 /** A panel of calls, of one service or of all. */
 function callsPanel(service) {
@@ -105,7 +105,7 @@ function waterfall(call) {
       one.durationMs > first && bar((bad ? "failed" : "") + " body", one.offsetMs + first, one.durationMs - first, "the rest of the answer"),
     ];
     const under = [
-      one.status || "no status", one.failure && one.failure.replaceAll("_", " "),
+      one.status || "no answer", one.failure && one.failure !== "upstream_status" && one.failure.replaceAll("_", " "),
       one.connectMs !== undefined && !one.reused ? `connected in ${millis(one.connectMs)}` : one.reused && "connection reused",
     ];
     return row(`${one.attempt} · ${one.instance}`, under.filter(Boolean).join(" · "), bars, one.durationMs);

@@ -121,7 +121,7 @@ function charts() {
       const percent = recent.calls ? (recent.failures * 100) / recent.calls : 0;
       calls.say(rate(recent.calls / recent.seconds), `${whole(requests)} since the start`);
       errors.say(share(recent.failures, recent.calls), `${whole(failures)} since the start`, percent >= 1 ? "bad" : "");
-      latency.say(millis(p50), recent.calls ? `p50   ${millis(p95)} p95   ${millis(p99)} p99` : "p50");
+      latency.say(millis(p50, recent.calls), recent.calls ? `p50 · ${millis(p95)} p95 · ${millis(p99)} p99` : "p50, p95 and p99");
       // Paths change with each step, not with each look.
       if (drawn === stamp) return;
       drawn = stamp;

@@ -91,7 +91,8 @@ async function look() {
   } else mesh.tracks.clear();
   Object.assign(mesh, { overview, step: overview.step, stamp: overview.startedAt + "/" + overview.step });
   if (overview.events !== mesh.eventsSeen) await lookAtEvents();
-  if (mesh.open) await lookInto(mesh.open);
+  // One that is not there comes with an event.
+  if (mesh.open && mesh.open.goneAt !== mesh.eventsSeen) await lookInto(mesh.open);
 }
 
 async function lookAtEvents() {
@@ -105,9 +106,9 @@ async function lookInto(open) {
   try {
     const detail = await ask("GET", `${path("overview", name)}?since=${step}&sort=${sort}&limit=${limit}`);
     open.track.add(detail.points, detail.at.length);
-    Object.assign(open, { detail, step: detail.step, gone: false });
+    Object.assign(open, { detail, step: detail.step, goneAt: null });
   } catch (error) {
     if (error.status !== 404) throw error;
-    Object.assign(open, { detail: null, gone: true });
+    Object.assign(open, { detail: null, goneAt: mesh.eventsSeen });
   }
 }

@@ -172,9 +172,9 @@ function serviceRow(service) {
       put(calls, rate(recent.calls / recent.seconds));
       put(failures, share(recent.failures, recent.calls));
       mark(failures, "class", "n" + (recent.calls && recent.failures / recent.calls >= 0.01 ? " bad" : recent.failures ? "" : " zero"));
-      put(p50, millis(recent.latencyMs.p50));
-      put(p95, millis(recent.latencyMs.p95));
-      put(p99, millis(recent.latencyMs.p99));
+      put(p50, millis(recent.latencyMs.p50, recent.calls));
+      put(p95, millis(recent.latencyMs.p95, recent.calls));
+      put(p99, millis(recent.latencyMs.p99, recent.calls));
       heads.set(next.heads);
       breaker.set(...breakerPill(next.circuitBreaker, next.breakerControl));
       trend.update(mesh.tracks.get(next.name) || new Track(), mesh.stamp);

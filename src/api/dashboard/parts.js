@@ -99,8 +99,9 @@ function rate(perSecond) {
   return perSecond < 100000 ? whole(perSecond) : (perSecond / 1000).toFixed(0) + "k";
 }
 
-function millis(ms) {
-  if (!ms) return "–";
+/** Milliseconds; without a call there are none. */
+function millis(ms, calls) {
+  if (!ms) return calls ? "0 ms" : "–";
   if (ms < 10) return ms.toFixed(ms < 1 ? 2 : 1) + " ms";
   if (ms < 1000) return ms.toFixed(0) + " ms";
   return (ms / 1000).toFixed(ms < 10000 ? 2 : 1) + " s";

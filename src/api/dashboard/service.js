@@ -4,7 +4,7 @@
 const PAGE = 50;
 
 function serviceView(name) {
-  mesh.open = { name, sort: "level", limit: PAGE, step: 0, track: new Track(), detail: null, gone: false };
+  mesh.open = { name, sort: "level", limit: PAGE, step: 0, track: new Track(), detail: null, goneAt: null };
   const { open } = mesh;
   const shape = sign("fine");
   const sub = h("p", { class: "sub" });
@@ -22,7 +22,7 @@ function serviceView(name) {
     return value;
   };
   const [state, inFlight, queued, budget, retries, refused, strategy, next] =
-    ["Circuit breaker", "In flight", "Waiting", "Retry budget", "Retries, last minute", "Refused since the start", "Balancing", "Next pick"].map(fact);
+    ["Circuit breaker", "In flight", "Waiting", "Retry budget", "Retries lately", "Refused", "Balancing", "Next pick"].map(fact);
   const instances = panel("Instances");
   const rows = h("tbody");
   const heading = (words, sort, attributes) => {
@@ -54,16 +54,16 @@ function serviceView(name) {
   const calls = callsPanel(name);
   const events = eventsPanel(name);
   const gone = h("section", { class: "panel", hidden: true }, empty("It is not registered", "Its last instance has gone, or it was never there. ", h("a", { class: "back", href: "#/", text: "All services" })));
-  const whole1 = h("div", { class: "view" }, three.node, facts, instances.node, h("div", { class: "pair" }, calls.node, events.node));
-  const node = h("div", { class: "view" }, head, gone, whole1);
+  const body = h("div", { class: "view" }, three.node, facts, instances.node, h("div", { class: "pair" }, calls.node, events.node));
+  const node = h("div", { class: "view" }, head, gone, body);
 
   return {
     node,
     title: () => name + " – weft",
     update() {
       const { detail } = open;
-      gone.hidden = !open.gone;
-      whole1.hidden = breaker.hidden = !detail;
+      gone.hidden = open.goneAt === null;
+      body.hidden = breaker.hidden = !detail;
       if (!detail) {
         shape.set("paused");
         list.replaceChildren();
@@ -94,9 +94,7 @@ function serviceView(name) {
       mark(strategy, "class", detail.panic ? "warn" : "");
       put(next, detail.nextPick || "nobody");
       put(instances.count, whole(heads.total));
-      const slowest = Math.max(...detail.instances.map((one) => one.recent.latencyMs.p95));
-      keyed(rows, detail.instances, (one) => one.id, (one) => instanceRow(name, one, () => open.detail));
-      for (const part of rows.known.values()) part.compare(slowest);
+      keyed(rows, detail.instances, (one) => one.id, (one) => instanceRow(name, one));
       foot.hidden = heads.total <= detail.instances.length;
       put(more, `Show more: ${whole(heads.total - detail.instances.length)} are not shown`);
       events.update();
@@ -161,14 +159,13 @@ function instanceRow(service, first) {
       put(calls, rate(recent.calls / recent.seconds));
       put(failures, share(recent.failures, recent.calls));
       mark(failures, "class", "n" + (recent.calls && recent.failures / recent.calls >= 0.01 ? " bad" : recent.failures ? "" : " zero"));
-      put(p50, millis(recent.latencyMs.p50));
-      put(speed, millis(recent.latencyMs.p95));
-      put(p99, millis(recent.latencyMs.p99));
+      put(p50, millis(recent.latencyMs.p50, recent.calls));
+      put(speed, millis(recent.latencyMs.p95, recent.calls));
+      put(p99, millis(recent.latencyMs.p99, recent.calls));
       put(inFlight, one.maxInFlight ? `${one.inFlight} / ${one.maxInFlight}` : one.inFlight);
       put(weight, one.weight);
       slow.hidden = !one.slow;
       mark(p95, "class", "n" + (one.slow ? " warn" : ""));
     },
-    compare() {},
   };
 }

@@ -1,0 +1,59 @@
+//! The dashboard in a real browser, against the real program: what people see is what the API says, whatever is registered, without a mouse,
+//! without a token, and without a mesh. What happens on the page is told in `scenes.mjs`.
+
+#![cfg(feature = "server")]
+// Tests may fail loudly, and their helpers are called with temporaries.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::needless_pass_by_value)]
+
+#[allow(dead_code)] // Each test program uses its own share of it.
+#[path = "../support/mod.rs"]
+mod support;
+
+#[allow(dead_code)] // The same.
+#[path = "../program/weft.rs"]
+mod weft;
+
+mod browser;
+mod overview;
+
+use browser::play;
+
+#[test]
+fn what_it_shows_is_what_the_api_says() {
+    play("values");
+}
+
+#[test]
+fn an_instance_that_dies_turns_red_with_the_reason() {
+    play("killed");
+}
+
+#[test]
+fn what_an_operator_does_by_click_is_done_and_seen() {
+    play("actions");
+}
+
+#[test]
+fn names_labels_and_reasons_stay_text() {
+    play("hostile");
+}
+
+#[test]
+fn it_can_be_used_without_a_mouse_and_read_aloud() {
+    play("keyboard");
+}
+
+#[test]
+fn it_asks_for_a_token_and_says_what_that_may_not_do() {
+    play("tokens");
+}
+
+#[test]
+fn it_says_when_the_mesh_is_away_and_rests_while_nobody_looks() {
+    play("absence");
+}
+
+#[test]
+fn hundreds_of_instances_are_shown_by_the_page() {
+    play("many");
+}
