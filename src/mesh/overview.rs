@@ -436,12 +436,6 @@ impl From<&Lately> for RecentReport {
     fn from(lately: &Lately) -> Self {
         let Lately { time, counts, latency } = lately;
         let seconds = (time.max(&Duration::from_secs(1)).as_secs_f64() * 10.0).round() / 10.0;
-        Self {
-            seconds,
-            calls: counts.calls,
-            failures: counts.failures,
-            retries: counts.retries,
-            latency_ms: LatencyReport::from(latency),
-        }
+        Self { seconds, calls: counts.calls, failures: counts.failures, retries: counts.retries, latency_ms: LatencyReport::from(latency) }
     }
 }

@@ -157,11 +157,9 @@ impl Recent {
     /// The last minute, from what has been counted by now.
     pub fn lately(&self, now: Instant, counts: Counts, latency: &Snapshot) -> Lately {
         match self.marks.front() {
-            Some((begin, before, mark)) => Lately {
-                time: now.saturating_duration_since(*begin),
-                counts: counts.since(before),
-                latency: latency.since(mark),
-            },
+            Some((begin, before, mark)) => {
+                Lately { time: now.saturating_duration_since(*begin), counts: counts.since(before), latency: latency.since(mark) }
+            }
             None => Lately { time: STEP, counts, latency: latency.clone() },
         }
     }
@@ -241,13 +239,7 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            Self {
-                history: History::default(),
-                latency: Histogram::default(),
-                counts: Counts::default(),
-                now: Instant::now(),
-                step: 0,
-            }
+            Self { history: History::default(), latency: Histogram::default(), counts: Counts::default(), now: Instant::now(), step: 0 }
         }
 
         fn step(&mut self, calls: u64, ms: u64) {

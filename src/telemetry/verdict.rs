@@ -78,10 +78,10 @@ pub fn judge(facts: &Facts<'_>) -> Vec<Trouble> {
         say(Level::Down, format!("no instance is available{why}"));
     }
     if unhealthy > 0 {
-        say(Level::Degraded, format!("{unhealthy} of {total} {} unhealthy", are(total, "instance")));
+        say(Level::Degraded, format!("{} unhealthy", some(unhealthy, total)));
     }
     if ejected > 0 {
-        say(Level::Degraded, format!("{ejected} of {total} {} ejected", are(total, "instance")));
+        say(Level::Degraded, format!("{} ejected", some(ejected, total)));
     }
     if facts.panic {
         say(Level::Degraded, "so few instances are healthy that health is ignored".to_owned());
@@ -109,8 +109,8 @@ pub fn judge(facts: &Facts<'_>) -> Vec<Trouble> {
     troubles
 }
 
-fn are(n: u32, what: &str) -> String {
-    if n == 1 { format!("{what} is") } else { format!("{what}s are") }
+fn some(n: u32, total: u32) -> String {
+    format!("{n} of {total} {} {}", if total == 1 { "instance" } else { "instances" }, if n == 1 { "is" } else { "are" })
 }
 
 fn calls(n: u64) -> String {
@@ -198,7 +198,7 @@ mod tests {
                 "circuit breaker is open: calls are refused",
                 "no instance is available",
                 "2 of 3 instances are unhealthy",
-                "1 of 3 instances are ejected",
+                "1 of 3 instances is ejected",
                 "2.5 % of the calls of the last minute failed",
                 "the retry budget is empty: failed calls are not repeated",
             ]

@@ -63,7 +63,8 @@ pub(crate) fn play_on(weft: &Weft, scene: &str) {
     player.arg(here("play.mjs")).args([scene, &format!("http://{}", weft.at())]).arg(pictures());
     player.env("WEFT_BROWSER_MODULES", modules()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = player.spawn().unwrap_or_else(|error| panic!("node is needed to test the dashboard: {error}"));
-    let end = Instant::now() + LONGEST;
+    let minutes = env::var("WEFT_PICTURE_MINUTES").ok().and_then(|minutes| minutes.parse::<u64>().ok()).unwrap_or(0);
+    let end = Instant::now() + LONGEST + Duration::from_secs(minutes * 60);
     while child.try_wait().expect("a child").is_none() {
         if Instant::now() > end {
             child.kill().expect("a child");

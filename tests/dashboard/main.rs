@@ -57,3 +57,14 @@ fn it_says_when_the_mesh_is_away_and_rests_while_nobody_looks() {
 fn hundreds_of_instances_are_shown_by_the_page() {
     play("many");
 }
+
+#[test]
+fn two_clicks_lead_from_something_is_slow_to_the_instance_and_the_attempt() {
+    play("clicks");
+}
+
+/// With `WEFT_PICTURE=FILE` also the one for the README, and with `WEFT_PICTURE_MINUTES=16` with a whole quarter of an hour to be seen on it.
+#[test]
+fn it_looks_as_it_should_to_whoever_looks_at_the_pictures() {
+    play("pictures");
+}

@@ -89,11 +89,12 @@ fn who_has_seen_it_is_told_so() {
 
 #[test]
 fn fifty_dashboards_are_answered_and_calls_go_on() {
-    const LOOKS: usize = 20;
+    const LOOKS: usize = 8;
     let weft = Weft::start(&[]);
     let upstream = Upstream::start(|_| ok("hello"));
     for n in 0..100 {
-        let registration = json!({"name": format!("service-{}", n / 10), "id": format!("i-{n}"), "host": "127.0.0.1", "port": upstream.port()});
+        let registration =
+            json!({"name": format!("service-{}", n / 10), "id": format!("i-{n}"), "host": "127.0.0.1", "port": upstream.port()});
         weft.post("/register", &registration).with_status(200);
     }
     let (at, looking, called) = (weft.at(), AtomicBool::new(true), AtomicUsize::new(0));

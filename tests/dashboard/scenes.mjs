@@ -83,7 +83,7 @@ export async function killed(mesh, browser) {
   const shown = await text(dead);
   check(shown.includes("unhealthy") && shown.includes("check got no connection"), "it says why", shown);
   check((await text(row(page, "orders-1"))).includes("healthy"), "the other one is well");
-  same(await text(page.locator(".troubles")), "1 of 2 instances are unhealthy", "the service says so");
+  same(await text(page.locator(".troubles")), "1 of 2 instances is unhealthy", "the service says so");
   check(/^Needs a look for \d+ s\. 1 of 2 instances available\.$/.test(await text(page.locator(".sub"))), "since when", await text(page.locator(".sub")));
   await page.locator(".events li", { hasText: "check got no connection" }).waitFor();
   await front.getByRole("heading", { name: "orders needs a look" }).waitFor();
@@ -347,3 +347,87 @@ export async function many(mesh, browser) {
   await front.getByText("No service has that in its name").waitFor();
 }
 
+
+// --- from "something is slow" to the instance and the attempt ---
+
+/** Calls as the mesh keeps them, where the mesh under test keeps none itself. */
+async function keeping(page, traces) {
+  await page.route(/\/overview\?/, async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, json: { ...(await response.json()), traces: traces.length } });
+  });
+  await page.route(/\/traces\?/, (route) => route.fulfill({ json: { kept: traces.length, dropped: 0, traces } }));
+}
+
+export async function clicks(mesh, browser) {
+  for (const [id, ms] of [["orders-1", 4], ["orders-2", 180], ["orders-3", 5]]) await mesh.instance("orders", id, () => [200, ms]);
+  await mesh.call("orders", 60, { endpoint: "/basket", together: 16 });
+  await eventually("somebody is slow", async () => (await mesh.get("/overview")).services[0].troubles.length > 0);
+  const attempt = { attempt: 1, instance: "orders-2", offsetMs: 0.1, waitMs: 0, durationMs: 181, firstByteMs: 180.4, reused: true, status: 200 };
+  const kept = { requestId: "r-1", service: "orders", method: "GET", path: "/basket", startedAt: Date.now(), durationMs: 181.3, status: 200, queueMs: 0, sampled: true, attempts: [attempt] };
+  const page = await browser.open("/dashboard", { route: (page) => keeping(page, [{ ...kept, requestId: "r-2", durationMs: 5, attempts: [{ ...attempt, instance: "orders-1", durationMs: 5 }] }, kept]) });
+  const trouble = page.getByRole("listitem").filter({ hasText: "orders-2 is much slower than the others" });
+  await trouble.getByRole("link").click();
+  await row(page, "orders-2").getByText("slow", { exact: true }).waitFor();
+  check(!(await row(page, "orders-1").getByText("slow", { exact: true }).isVisible()), "and only that one");
+  const first = page.locator(".calls > li").first();
+  await first.getByText("/basket").click();
+  const fall = await text(first.locator(".fall"));
+  check(fall.startsWith("1 · orders-2 200 · connection reused 181 ms"), "the instance and the attempt", fall);
+  await page.waitForTimeout(2500);
+  check(await first.locator(".fall").isVisible(), "it stays open while the page goes on looking");
+}
+
+// --- pictures, to be looked at ---
+
+/** A day in the life of some services, for so many minutes. */
+async function live(mesh, minutes) {
+  const of = (version) => ({ metadata: { version, region: "eu-west-1" } });
+  const spread = (least, most) => least + Math.random() ** 3 * (most - least);
+  for (const n of [1, 2, 3]) await mesh.instance("user-service", `user-service-${n}`, () => [200, spread(3, n === 2 ? 25 : 20)], of("2.1.0"));
+  for (const n of [1, 2]) await mesh.instance("payment-service", `payment-${n}`, () => [Math.random() < 0.02 ? 503 : 200, spread(12, 70)], of("1.4.2"));
+  for (const n of [1, 2, 3, 4]) await mesh.instance("search", `search-${n}`, () => [200, spread(15, 120)], of(n === 4 ? "0.9.1" : "0.9.0"));
+  await mesh.instance("inventory", "inventory-1", () => 200, of("3.0.0"));
+  const dies = await mesh.instance("inventory", "inventory-2", () => 200, of("3.0.0"));
+  await mesh.instance("mailer", "mailer-1", () => [202, spread(2, 9)], of("1.0.3"));
+  await mesh.put("/services/inventory/policy", QUICK);
+  await mesh.put("/services/search/search-4/state", { state: "drain", reason: "canary of 0.9.1 is over" });
+  const began = Date.now();
+  const end = began + minutes * 60000;
+  const calls = [["user-service", "/api/users/7"], ["search", "/q?text=weft"], ["payment-service", "/api/payments", "POST"], ["inventory", "/items/1"],
+    ["user-service", "/api/users/8"], ["mailer", "/send", "POST"]];
+  for (let n = 0; Date.now() < end; n++) {
+    const [service, endpoint, method] = calls[n % calls.length];
+    mesh.ask("POST", "/invoke", { serviceName: service, endpoint, method: method || "GET" }).catch(() => {});
+    const part = (Date.now() - began) / (end - began);
+    if (part > 0.8 && dies.kill) {
+      dies.kill();
+      delete dies.kill;
+    }
+    await pause(18 - 8 * Math.sin(part * 9) + 6 * Math.sin(part * 41));
+  }
+}
+
+export async function pictures(mesh, browser) {
+  const nobody = await browser.open("/dashboard");
+  await nobody.getByText("Nobody is registered yet").waitFor();
+  await browser.picture(nobody, "empty");
+  await nobody.context().close();
+  await live(mesh, Number(process.env.WEFT_PICTURE_MINUTES || 0.12));
+  await eventually("a step is over", async () => (await mesh.get("/overview")).points.calls.length > 1);
+  const phone = { width: 390, height: 844 };
+  for (const [name, place, options] of [["light", "#/", {}], ["dark", "#/", { scheme: "dark" }], ["phone", "#/", phone], ["service", "#/services/payment-service", {}],
+    ["service-dark", "#/services/payment-service", { scheme: "dark" }], ["service-phone", "#/services/inventory", phone]]) {
+    const page = await browser.open("/dashboard" + place, options);
+    const call = page.locator(".calls summary").first();
+    if (name.startsWith("service") && (await call.count())) await call.click();
+    await page.evaluate(() => scrollTo(0, 0));
+    await browser.picture(page, name, { fullPage: true });
+    await page.context().close();
+  }
+  if (process.env.WEFT_PICTURE) {
+    const page = await browser.open("/dashboard", { width: 1240, height: 880 });
+    await page.mouse.move(0, 0);
+    await page.screenshot({ path: process.env.WEFT_PICTURE, animations: "disabled" });
+  }
+}

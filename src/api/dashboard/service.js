@@ -94,7 +94,8 @@ function serviceView(name) {
       mark(strategy, "class", detail.panic ? "warn" : "");
       put(next, detail.nextPick || "nobody");
       put(instances.count, whole(heads.total));
-      keyed(rows, detail.instances, (one) => one.id, (one) => instanceRow(name, one));
+      const most = Math.max(...detail.instances.map((one) => one.sharePercent));
+      keyed(rows, detail.instances.map((one) => [one, most]), ([one]) => one.id, ([one]) => instanceRow(name, one));
       foot.hidden = heads.total <= detail.instances.length;
       put(more, `Show more: ${whole(heads.total - detail.instances.length)} are not shown`);
       events.update();
@@ -134,13 +135,13 @@ function instanceRow(service, first) {
     s("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, [3, 8, 13].map((x) => s("circle", { cx: x, cy: 8, r: 0.6 }))));
   menu.className = "plain icon";
   const node = h("tr", { class: "row" },
-    h("td", {}, h("div", { class: "name" }, h("div", { class: "text" }, h("b", { text: first.id }), labels, h("div", {}, where)))),
+    h("td", {}, h("div", { class: "name" }, h("div", { class: "text" }, h("div", { class: "titled" }, h("b", { text: first.id }), labels), where))),
     h("td", {}, state, why), h("td", { class: "n", "data-is": "share" }, h("span", { class: "gauge" }, gauge, part)),
     calls, failures, p50, p95, p99, inFlight, weight, h("td", { class: "n act" }, menu));
   let tags = "";
   return {
     node,
-    update(one) {
+    update([one, most]) {
       known = one;
       const { recent } = one;
       state.set(one.level, stateOf(one));
@@ -155,7 +156,7 @@ function instanceRow(service, first) {
         labels.replaceChildren(...all.slice(0, 4).map(([title, text]) => h("span", { class: "tag", title, text })));
       }
       put(part, recent.calls ? one.sharePercent.toFixed(one.sharePercent < 10 ? 1 : 0) + " %" : "–");
-      gauge.style.setProperty("--part", String(one.sharePercent));
+      gauge.style.setProperty("--part", String((one.sharePercent * 100) / (most || 1)));
       put(calls, rate(recent.calls / recent.seconds));
       put(failures, share(recent.failures, recent.calls));
       mark(failures, "class", "n" + (recent.calls && recent.failures / recent.calls >= 0.01 ? " bad" : recent.failures ? "" : " zero"));
