@@ -105,7 +105,7 @@ pub fn judge(facts: &Facts<'_>) -> Vec<Trouble> {
         say(Level::Degraded, format!("{slow} is much slower than the others"));
     }
     // Stable, so that of two equally bad things the one above stays first.
-    troubles.sort_by(|a, b| b.level.cmp(&a.level));
+    troubles.sort_by_key(|trouble| std::cmp::Reverse(trouble.level));
     troubles
 }
 

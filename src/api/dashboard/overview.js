@@ -159,9 +159,10 @@ function serviceRow(service) {
   const [calls, failures, p50, p95, p99] = ["calls/s", "failed", "p50", "p95", "p99"].map((label) => cell(label));
   const heads = headsOf();
   const breaker = pill();
+  const circuit = h("td", { "data-is": "circuit breaker" }, breaker);
   const node = h("tr", { class: "goes", click: (event) => event.target.closest("a") || getSelection().toString() || (location.hash = to) },
     h("td", {}, h("div", { class: "name" }, shape, h("div", { class: "text" }, h("a", { href: to, text: service.name }), what))),
-    h("td", { class: "n wide trend" }, trend.node), calls, failures, p50, p95, p99, h("td", { class: "n" }, heads), h("td", {}, breaker));
+    h("td", { class: "n wide trend" }, trend.node), calls, failures, p50, p95, p99, h("td", { class: "n", "data-is": "available" }, heads), circuit);
   return {
     node,
     update(next) {
@@ -176,7 +177,9 @@ function serviceRow(service) {
       put(p95, millis(recent.latencyMs.p95, recent.calls));
       put(p99, millis(recent.latencyMs.p99, recent.calls));
       heads.set(next.heads);
-      breaker.set(...breakerPill(next.circuitBreaker, next.breakerControl));
+      const [level, words] = breakerPill(next.circuitBreaker, next.breakerControl);
+      breaker.set(level, words);
+      mark(circuit, "data-level", level);
       trend.update(mesh.tracks.get(next.name) || new Track(), mesh.stamp);
     },
   };
