@@ -44,6 +44,7 @@ struct Page<'a> {
 struct Row<'a> {
     #[serde(flatten)]
     service: &'a ServiceOverview,
+    #[serde(skip_serializing_if = "Points::is_empty")]
     points: Points,
 }
 

@@ -83,6 +83,13 @@ pub struct Points {
     pub p99: Vec<f32>,
 }
 
+impl Points {
+    /// Whether nothing was called.
+    pub const fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+}
+
 /// The points of one service, or of all.
 #[derive(Default, Debug)]
 pub struct Track {

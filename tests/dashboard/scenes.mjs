@@ -380,32 +380,31 @@ export async function clicks(mesh, browser) {
 
 // --- pictures, to be looked at ---
 
-/** A day in the life of some services, for so many minutes. */
+/** A day in the life of some services, which takes so many minutes and goes on until the answer is called. */
 async function live(mesh, minutes) {
+  const began = Date.now();
+  const part = () => (Date.now() - began) / (minutes * 60000);
   const of = (version) => ({ metadata: { version, region: "eu-west-1" } });
   const spread = (least, most) => least + Math.random() ** 3 * (most - least);
+  const incident = () => part() > 0.42 && part() < 0.5;
   for (const n of [1, 2, 3]) await mesh.instance("user-service", `user-service-${n}`, () => [200, spread(3, n === 2 ? 25 : 20)], of("2.1.0"));
-  for (const n of [1, 2]) await mesh.instance("payment-service", `payment-${n}`, () => [Math.random() < 0.02 ? 503 : 200, spread(12, 70)], of("1.4.2"));
+  for (const n of [1, 2]) {
+    const answer = () => [incident() && Math.random() < 0.4 ? 500 : Math.random() < 0.02 ? 503 : 200, spread(12, incident() ? 240 : 70)];
+    await mesh.instance("payment-service", `payment-${n}`, answer, of("1.4.2"));
+  }
   for (const n of [1, 2, 3, 4]) await mesh.instance("search", `search-${n}`, () => [200, spread(15, 120)], of(n === 4 ? "0.9.1" : "0.9.0"));
   await mesh.instance("inventory", "inventory-1", () => 200, of("3.0.0"));
   const dies = await mesh.instance("inventory", "inventory-2", () => 200, of("3.0.0"));
   await mesh.instance("mailer", "mailer-1", () => [202, spread(2, 9)], of("1.0.3"));
   await mesh.put("/services/inventory/policy", QUICK);
   await mesh.put("/services/search/search-4/state", { state: "drain", reason: "canary of 0.9.1 is over" });
-  const began = Date.now();
-  const end = began + minutes * 60000;
   const calls = [["user-service", "/api/users/7"], ["search", "/q?text=weft"], ["payment-service", "/api/payments", "POST"], ["inventory", "/items/1"],
     ["user-service", "/api/users/8"], ["mailer", "/send", "POST"]];
-  for (let n = 0; Date.now() < end; n++) {
-    const [service, endpoint, method] = calls[n % calls.length];
-    mesh.ask("POST", "/invoke", { serviceName: service, endpoint, method: method || "GET" }).catch(() => {});
-    const part = (Date.now() - began) / (end - began);
-    if (part > 0.8 && dies.kill) {
-      dies.kill();
-      delete dies.kill;
-    }
-    await pause(18 - 8 * Math.sin(part * 9) + 6 * Math.sin(part * 41));
-  }
+  const stop = mesh.keepCalling(calls, () => 17 - 7 * Math.sin(part() * 9) + 4 * Math.sin(part() * 41));
+  while (part() < 0.8) await pause(50);
+  dies.kill();
+  while (part() < 1) await pause(50);
+  return stop;
 }
 
 export async function pictures(mesh, browser) {
@@ -413,7 +412,7 @@ export async function pictures(mesh, browser) {
   await nobody.getByText("Nobody is registered yet").waitFor();
   await browser.picture(nobody, "empty");
   await nobody.context().close();
-  await live(mesh, Number(process.env.WEFT_PICTURE_MINUTES || 0.12));
+  const stop = await live(mesh, Number(process.env.WEFT_PICTURE_MINUTES || 0.12));
   await eventually("a step is over", async () => (await mesh.get("/overview")).points.calls.length > 1);
   const phone = { width: 390, height: 844 };
   for (const [name, place, options] of [["light", "#/", {}], ["dark", "#/", { scheme: "dark" }], ["phone", "#/", phone], ["service", "#/services/payment-service", {}],
@@ -426,8 +425,9 @@ export async function pictures(mesh, browser) {
     await page.context().close();
   }
   if (process.env.WEFT_PICTURE) {
-    const page = await browser.open("/dashboard", { width: 1240, height: 880 });
+    const page = await browser.open("/dashboard", { width: 1240, height: 786 });
     await page.mouse.move(0, 0);
     await page.screenshot({ path: process.env.WEFT_PICTURE, animations: "disabled" });
   }
+  await stop();
 }

@@ -91,14 +91,14 @@ export class Mesh {
     await Promise.all(Array.from({ length: Math.min(times, together) }, one));
   }
 
-  /** Keeps making such calls, with a pause between, until the answer is called. */
+  /** Keeps making such calls, with so many milliseconds between, until the answer is called. */
   keepCalling(calls, pauseMs) {
     let going = true;
     const run = async () => {
       for (let n = 0; going; n++) {
         const [service, endpoint, method] = calls[n % calls.length];
         this.ask("POST", "/invoke", { serviceName: service, endpoint: endpoint || "/", method: method || "GET" }).catch(() => {});
-        await pause(pauseMs);
+        await pause(pauseMs());
       }
     };
     const done = run();

@@ -84,7 +84,7 @@ async function look() {
   if (!mesh.open) {
     for (const service of overview.services) {
       if (!mesh.tracks.has(service.name)) mesh.tracks.set(service.name, new Track());
-      mesh.tracks.get(service.name).add(service.points, steps);
+      mesh.tracks.get(service.name).add(service.points || {}, steps);
     }
     const shown = new Set(overview.services.map((service) => service.name));
     for (const name of mesh.tracks.keys()) if (!shown.has(name)) mesh.tracks.delete(name);
