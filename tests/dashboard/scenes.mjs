@@ -238,6 +238,24 @@ export async function keyboard(mesh, browser) {
   same(nameless, [], "everything that can be used has a name");
   const headings = await page.evaluate(() => [...document.querySelectorAll("th")].filter((node) => node.scope !== "col" || !node.textContent.trim()).length);
   same(headings, 0, "columns have names");
+  // Letters that can be read, in both colours (WCAG 2.2, contrast of at least 4.5).
+  for (const scheme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme: scheme });
+    const pale = await page.evaluate(() => {
+      const style = getComputedStyle(document.documentElement);
+      const light = (name) => {
+        const hex = style.getPropertyValue("--" + name).trim().slice(1);
+        const full = hex.length === 3 ? [...hex].map((c) => c + c).join("") : hex;
+        const [r, g, b] = [0, 2, 4].map((at) => parseInt(full.slice(at, at + 2), 16) / 255).map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+      };
+      const contrast = (a, b) => (Math.max(light(a), light(b)) + 0.05) / (Math.min(light(a), light(b)) + 0.05);
+      const letters = ["text", "soft", "weak", "accent", "fine", "degraded", "down", "paused"];
+      return letters.flatMap((name) => ["face", "back", "sunk"].map((ground) => [name, ground, contrast(name, ground).toFixed(2)])).filter(([, , ratio]) => !(ratio >= 4.5));
+    });
+    same(pale, [], `what is too pale to read, ${scheme}`);
+  }
+  await page.emulateMedia({ colorScheme: "light" });
   // Colours, as chosen, and chosen again after a reload.
   const colour = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
   const light = await colour();

@@ -234,6 +234,12 @@ function eventRow(event, service) {
 
 // --- limits and doors ---
 
+/** Which of them there were, and how many. */
+function kindsOf(counts) {
+  const some = Object.entries(counts).filter(([, n]) => n > 0).map(([name, n]) => `${name.replace(/^.*\./, "")} ${whole(n)}`);
+  return some.length ? " " + some.join(", ") : "";
+}
+
 function limitsPanel() {
   const part = panel("The mesh itself");
   const list = h("dl", { class: "facts" });
@@ -248,15 +254,19 @@ function limitsPanel() {
     node: part.node,
     update(overview) {
       const { doors, refused, registry } = overview;
-      const atDoor = doors.refusedConnections + doors.refusedPerAddress + doors.refusedQueue + doors.refusedBuffers + doors.refusedWatchers;
-      const inside = Object.values(refused).reduce((sum, n) => sum + n, 0);
+      const kinds = {
+        ...refused, maxConnections: doors.refusedConnections, maxConnectionsPerAddress: doors.refusedPerAddress, queue: doors.refusedQueue,
+        maxBufferedBytes: doors.refusedBuffers, maxWatchers: (refused.maxWatchers || 0) + doors.refusedWatchers,
+      };
+      const all = Object.values(kinds).reduce((sum, n) => sum + n, 0);
       const words = [
         span(now() - overview.startedAt), whole(doors.openConnections), whole(overview.inFlight), whole(overview.queued),
-        whole(atDoor + inside), whole(overview.unknownServiceRequests),
+        "", whole(overview.unknownServiceRequests),
         registry && registry.staleMs ? `stale for ${span(registry.staleMs)}` : "up to date",
       ];
-      words.forEach((text, n) => put(values[n], text));
-      mark(values[4], "class", atDoor + inside ? "warn" : "");
+      words.forEach((text, n) => n !== 4 && put(values[n], text));
+      figure(values[4], whole(all), kindsOf(kinds));
+      mark(values[4], "class", all ? "warn" : "");
       mark(values[6], "class", registry && registry.staleMs ? "warn" : "");
     },
   };

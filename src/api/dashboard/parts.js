@@ -15,7 +15,11 @@ function s(name, attributes, ...children) {
   return furnish(document.createElementNS(SVG, name), attributes, children);
 }
 
+/** What parts of tables are, however they are laid out. */
+const ROLES = { TABLE: "table", THEAD: "rowgroup", TBODY: "rowgroup", TR: "row", TH: "columnheader", TD: "cell" };
+
 function furnish(node, attributes, children) {
+  if (ROLES[node.tagName]) node.setAttribute("role", ROLES[node.tagName]);
   for (const [name, value] of Object.entries(attributes || {})) {
     if (value === undefined || value === null || value === false) continue;
     if (name === "text") node.textContent = value;

@@ -82,14 +82,14 @@ function serviceView(name) {
       const words = breakerPill(detail.circuitBreaker, detail.breakerControl);
       put(state, words[1]);
       mark(state, "class", { down: "bad", degraded: "warn" }[words[0]]);
-      of(inFlight, whole(detail.inFlight), detail.maxInFlight);
-      of(queued, whole(detail.queued), detail.maxQueue);
+      figure(inFlight, whole(detail.inFlight), " of " + whole(detail.maxInFlight));
+      figure(queued, whole(detail.queued), " of " + whole(detail.maxQueue));
       put(budget, detail.retryBudgetLeft < 1 ? "empty" : `${whole(detail.retryBudgetLeft)} left`);
       mark(budget, "class", detail.retryBudgetLeft < 1 ? "warn" : "");
       put(retries, whole(recent.retries));
       const no = detail.refused;
-      put(refused, whole(no.circuitOpen + no.noHealthyInstance + no.overloaded + no.rateLimited));
-      mark(refused.parentNode, "title", `circuit open ${no.circuitOpen}, no instance ${no.noHealthyInstance}, overloaded ${no.overloaded}, rate limited ${no.rateLimited}`);
+      const kinds = { "circuit open": no.circuitOpen, "no instance": no.noHealthyInstance, ...no.byLimit };
+      figure(refused, whole(Object.values(kinds).reduce((sum, n) => sum + n, 0)), kindsOf(kinds));
       put(strategy, detail.strategy.replaceAll("_", " ") + (detail.panic ? ", health ignored" : ""));
       mark(strategy, "class", detail.panic ? "warn" : "");
       put(next, detail.nextPick || "nobody");
@@ -104,9 +104,9 @@ function serviceView(name) {
   };
 }
 
-function of(node, words, most) {
-  const text = `${words} of ${whole(most)}`;
-  if (node.textContent !== text) node.replaceChildren(words, h("small", { text: ` of ${whole(most)}` }));
+/** A figure, and in small letters what it is about. */
+function figure(node, words, about) {
+  if (node.textContent !== words + about) node.replaceChildren(words, h("small", { text: about }));
 }
 
 const STATES = { drain: "draining", maint: "maintenance" };
