@@ -77,6 +77,7 @@ const PLACES: &[Place] = &[
             "src/model/sync.rs",
             "src/model/time.rs",
             "src/telemetry/events.rs",
+            "src/telemetry/traces.rs",
             "src/mesh/mod.rs",
             "src/mesh/registry.rs",
             "src/mesh/cluster.rs",

@@ -140,6 +140,7 @@ fn build(config: &Config) -> Result<Mesh, Fatal> {
         .defaults(settings.defaults)
         .services(settings.services)
         .upstreams(settings.upstreams)
+        .telemetry(settings.telemetry)
         .limits(settings.max_services, settings.max_instances_per_service);
     if !config.general.state_dir.is_empty() {
         builder = builder.store(Disk::open(Path::new(&config.general.state_dir)).map_err(Fatal::State)?);

@@ -378,13 +378,13 @@ impl Loop {
     }
 
     /// A client has gone: whatever its request holds is given back.
-    pub(super) fn abandon(&mut self, key: Key, mut exchange: Box<Exchange>) {
+    pub(super) fn abandon(&mut self, key: Key, client: &Client, mut exchange: Box<Exchange>) {
         match std::mem::replace(&mut exchange.task, Task::None) {
             Task::None | Task::Gather(_) => {}
             Task::Watch(watch) => self.shared.mesh.unwatch(&watch.service, &self.wake(key)),
             Task::Hand(hand) => self.abandon_hand(key, hand),
-            Task::Call(calling) => self.abandon_call(calling),
-            Task::Tunnel(tunnel) => self.abandon_tunnel(&tunnel),
+            Task::Call(calling) => self.abandon_call(client, &exchange, calling),
+            Task::Tunnel(tunnel) => self.abandon_tunnel(client, &exchange, tunnel),
         }
     }
 

@@ -14,6 +14,7 @@ mod member;
 mod membership;
 mod meta;
 mod mirroring;
+mod observe;
 mod pick;
 pub mod ports;
 mod queue;
@@ -36,6 +37,8 @@ pub use instances::RegistryError;
 #[cfg(feature = "server")]
 pub(crate) use invoke::{MAX_ANSWER, upstream_headers};
 pub use member::Member;
+#[cfg(feature = "server")]
+pub(crate) use observe::Asked;
 pub use queue::Wake;
 pub use settings::Settings;
 
@@ -51,6 +54,7 @@ use crate::model::{CallError, Cause, Limit, ServiceName};
 use crate::policy::upstreams;
 use crate::telemetry::counters::MeshCounters;
 use crate::telemetry::events::{Events, Kind, Page};
+use crate::telemetry::onlookers::Onlookers;
 
 /// Through how many meshes a call may pass.
 const MAX_HOPS: u32 = 8;
@@ -75,6 +79,7 @@ pub(crate) struct Inner {
     turns: Turns<Key>,
     pub(crate) counters: MeshCounters,
     pub(crate) events: Arc<Events>,
+    pub(crate) onlookers: Onlookers,
     registry: Registry,
     max_instances: usize,
     /// Guarded: which addresses instances may have.
@@ -124,12 +129,13 @@ impl Mesh {
     /// # Errors
     /// [`RegistryError::Invalid`] when the settings are not acceptable, [`RegistryError::Unavailable`] when the store cannot be read.
     pub fn assemble(parts: Parts) -> Result<Self, RegistryError> {
-        let Settings { defaults, services, upstreams, max_services, max_instances_per_service } = parts.settings;
+        let Settings { defaults, services, upstreams, telemetry, max_services, max_instances_per_service } = parts.settings;
         let layers = Layers::new(defaults, services);
         let mesh = Self {
             inner: Arc::new(Inner {
                 registry: Registry::new(layers, max_services)?,
                 events: Arc::new(Events::new(Arc::clone(&parts.clock))),
+                onlookers: Onlookers::new(&telemetry),
                 started: parts.clock.now(),
                 clock: parts.clock,
                 dice: parts.dice,
@@ -204,7 +210,8 @@ impl Mesh {
                 None => Cause::UnknownService,
             }
         };
-        Err(Box::new(self.refuse(meta.service, cause, meta.request_id, start)))
+        let asked = observe::Asked::from_meta(&meta);
+        Err(Box::new(self.refuse(meta.service, cause, meta.request_id, start, || asked)))
     }
 
     /// How long a call may wait for its turn before it is begun, wherever it waits, and what has gone wrong when that is over.

@@ -25,6 +25,7 @@ use crate::mesh::{Mesh, Parts, RegistryError, Settings};
 use crate::model::time::{Clock, Dice, SystemClock, SystemDice};
 use crate::model::{Invalid, ServiceName};
 use crate::policy::upstreams;
+use crate::telemetry::onlookers;
 
 impl Mesh {
     /// Begins a mesh that runs in this process. Without further settings it has the documented defaults, the real time, connections by
@@ -73,6 +74,12 @@ impl Builder {
     /// Which addresses instances may have.
     pub fn upstreams(mut self, upstreams: upstreams::Config) -> Self {
         self.parts.settings.upstreams = upstreams;
+        self
+    }
+
+    /// How single calls are looked at.
+    pub fn telemetry(mut self, telemetry: onlookers::Config) -> Self {
+        self.parts.settings.telemetry = telemetry;
         self
     }
 

@@ -4,4 +4,7 @@ pub mod counters;
 pub mod doors;
 pub mod events;
 pub mod histogram;
+pub mod onlookers;
 pub mod report;
+pub mod trace;
+pub mod traces;
