@@ -17,6 +17,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::{self, ExitCode};
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -127,12 +128,16 @@ fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Serve
     })?;
     let (delay, timeout) = (config.server.drain_delay_ms.duration(), config.server.drain_timeout_ms.duration());
     let finished = server.drain(delay, timeout);
+    mesh.flush(FLUSH);
     if !finished {
         log::warn!("stopped with calls unfinished");
     }
     // What is left are idle connections and threads that wait on them; the system clears them away faster than we could.
     process::exit(i32::from(!finished))
 }
+
+/// How long spans and lines of the access log may take to be delivered at the end.
+const FLUSH: Duration = Duration::from_secs(2);
 
 fn build(config: &Config) -> Result<Mesh, Fatal> {
     let settings = config.mesh();

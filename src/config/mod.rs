@@ -195,7 +195,7 @@ impl Config {
         config.telemetry.check("telemetry", &mut faults);
         match faults.into_iter().next() {
             Some(fault) => Err(fault),
-            None => Ok(config),
+            None => config.telemetry.check_together().map(|()| config),
         }
     }
 

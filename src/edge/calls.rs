@@ -105,6 +105,7 @@ impl Loop {
             hash_key: None,
             caller: &caller,
             is_mirror: false,
+            trace: None,
             service: &service,
             method,
             idempotent: method.is_idempotent() || request.method() == "TRACE" || request.head.contains("idempotency-key"),

@@ -33,6 +33,7 @@ use crate::policy::classify::{Again, Event, Meaning, Outcome, classify};
 use crate::policy::retry::{self, Budget};
 use crate::policy::route::Decision;
 use crate::policy::timeout::{self, Deadline, FLOOR};
+use crate::telemetry::context::Context;
 
 /// The machine.
 pub struct CallMachine {
@@ -42,6 +43,8 @@ pub struct CallMachine {
     decision: Decision,
     is_mirror: bool,
     mode: Mode,
+    /// The trace it belongs to, where traces are made.
+    trace: Option<Context>,
     wake: Wake,
     /// Counts the call as running.
     running: Running,
@@ -135,6 +138,7 @@ impl CallMachine {
             caller,
             chances,
             is_mirror: meta.is_mirror,
+            trace: meta.trace,
             start: now,
             deadline: Deadline::new(timeouts, meta.timeout, now),
             state: State::New,
@@ -371,10 +375,15 @@ impl CallMachine {
     }
 
     fn send(&mut self, slot: InFlight, now: Instant) -> Attempt {
+        let trace = match self.trace {
+            Some(context) => Some(context.attempt(self.chances.next())),
+            None => None,
+        };
         let timeouts = self.timeouts();
         let (timeout, cut_short_by_caller) = self.deadline.attempt(timeouts, now);
         let connect_cut_short_by_caller = cut_short_by_caller && timeout < timeouts.connect_ms.duration();
         let attempt = Attempt {
+            trace,
             member: Arc::clone(&slot.member),
             number: self.attempts.count().saturating_add(1),
             connect: timeouts.connect_ms.duration().min(timeout),
@@ -388,7 +397,7 @@ impl CallMachine {
         };
         let cut_short = timeout < timeouts.attempt_ms.duration();
         let waited = now.saturating_duration_since(self.free_since);
-        self.attempts.push(AttemptReport::sent(Arc::clone(&slot.member), self.took(now), waited));
+        self.attempts.push(AttemptReport::sent(Arc::clone(&slot.member), self.took(now), waited, trace.map_or(0, |trace| trace.span)));
         self.state =
             State::Sent(Flight { slot, began: now, cut_short_by_caller, connect_cut_short_by_caller, cut_short, answered_after: None });
         attempt
@@ -561,7 +570,7 @@ impl CallMachine {
     fn report(&mut self, status: u16, reason: Option<Reason>, now: Instant) -> Report {
         let waiting = self.queued_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let (took, queued, streamed) = (self.took(now), self.queued + waiting, self.mode == Mode::Stream);
-        Report { attempts: std::mem::take(&mut self.attempts), took, queued, status, reason, streamed }
+        Report { context: self.trace, attempts: std::mem::take(&mut self.attempts), took, queued, status, reason, streamed }
     }
 }
 

@@ -177,6 +177,10 @@ fn announced(headers: &Headers) -> usize {
 /// The header fields of an attempt. All but its number and the time that is left are the same on every attempt.
 pub(crate) fn upstream_headers(call: &Call, request_id: &RequestId, attempt: &Attempt) -> Headers {
     let mut headers = call.headers.for_upstream();
+    if let Some(trace) = &attempt.trace {
+        headers.remove_where(|name| trace.replaces(name.as_bytes()));
+        trace.each(|name, value| headers.push(name, value));
+    }
     if let Some(changes) = &attempt.changes {
         changes.apply(&mut headers);
     }

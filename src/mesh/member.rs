@@ -23,7 +23,7 @@ pub struct Member {
     /// How it is spoken to.
     pub scheme: Scheme,
     /// `host:port`, as it stands in a `Host` header.
-    pub authority: Box<str>,
+    pub authority: Arc<str>,
     /// What was counted.
     pub counters: InstanceCounters,
     /// When it was last checked, in milliseconds since the Unix epoch; 0 means never.

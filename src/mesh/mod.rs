@@ -206,7 +206,10 @@ impl Mesh {
             Cause::Draining
         } else {
             match self.inner.registry.find(meta.service.as_str()) {
-                Some(cluster) => return Ok(CallMachine::start(cluster, meta, self.inner.dice.roll(), running, wake, start)),
+                Some(cluster) => {
+                    let meta = CallMeta { trace: self.context(meta.headers), ..meta };
+                    return Ok(CallMachine::start(cluster, meta, self.inner.dice.roll(), running, wake, start));
+                }
                 None => Cause::UnknownService,
             }
         };

@@ -8,6 +8,7 @@ use super::Mesh;
 use super::call::{AttemptReport, CallMachine, Connection, Report};
 use super::meta::CallMeta;
 use crate::model::{Call, Fields, Reason, RequestId, ServiceName};
+use crate::telemetry::context::Context;
 use crate::telemetry::trace::{AttemptTrace, MOST_ATTEMPTS, Trace, shown_method, shown_path};
 use crate::telemetry::traces::{Page, Query};
 
@@ -51,18 +52,39 @@ impl Mesh {
         }
     }
 
+    /// Has whatever single calls were shown to worked off, such as spans and lines of a log, for at most `within`.
+    pub fn flush(&self, within: Duration) {
+        self.inner.onlookers.flush(within);
+    }
+
     pub(super) fn show<'a>(&self, service: &ServiceName, request_id: &RequestId, report: &Report, asked: impl FnOnce() -> Asked<'a>) {
         let onlookers = &self.inner.onlookers;
         let slow = report.kept_waiting() >= onlookers.slow;
-        if report.is_failed() || slow {
-            let trace = Arc::new(self.trace(service, request_id, report, &asked()));
+        let failed = report.is_failed();
+        let sampled = report.context.is_some_and(|context| context.sampled);
+        if !failed && !slow && !sampled && !onlookers.want_all() {
+            return;
+        }
+        let trace = Arc::new(self.trace(service, request_id, report, &asked()));
+        if failed || slow || trace.is_sampled() {
             onlookers.traces.keep(&trace, slow);
         }
+        onlookers.show(&trace);
+    }
+
+    /// The trace a request belongs to; `None` where traces are not made.
+    pub(super) fn context(&self, headers: &dyn Fields) -> Option<Context> {
+        let sampler = self.inner.onlookers.sampler?;
+        let dice = &self.inner.dice;
+        Some(Context::of(headers, sampler, [dice.roll(), dice.roll(), dice.roll()]))
     }
 
     fn trace(&self, service: &ServiceName, request_id: &RequestId, report: &Report, asked: &Asked<'_>) -> Trace {
         let took = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX);
+        let context = report.context.or_else(|| self.context(asked.headers));
         Trace {
+            context,
+            state: context.and_then(|_| state(asked.headers)),
             request_id: request_id.clone(),
             service: service.clone(),
             method: shown_method(asked.method),
@@ -73,7 +95,7 @@ impl Mesh {
             queued: report.queued,
             status: report.status,
             reason: report.reason.map(Reason::word).or_else(|| report.caller_has_gone().then_some(CALLER_GONE)),
-            sampled: false,
+            streamed: report.streamed,
             attempts: report.attempts.iter().take(MOST_ATTEMPTS).map(AttemptReport::trace).collect(),
         }
     }
@@ -82,6 +104,21 @@ impl Mesh {
 /// The reason of a call whose caller had gone before it was answered; nobody is told.
 const CALLER_GONE: &str = "caller_gone";
 
+/// What the fields `tracestate` say together, if it is not too long.
+fn state(headers: &dyn Fields) -> Option<Box<str>> {
+    let mut all = String::new();
+    headers.each("tracestate", &mut |_, value| {
+        if let Ok(value) = std::str::from_utf8(value) {
+            all.push_str(if all.is_empty() { "" } else { "," });
+            all.push_str(value);
+        }
+    });
+    (1..=LONGEST_STATE).contains(&all.len()).then(|| all.into())
+}
+
+/// The longest `tracestate` that is kept, in bytes.
+const LONGEST_STATE: usize = 512;
+
 impl AttemptReport {
     fn trace(&self) -> AttemptTrace {
         let connect: Option<Duration> = match self.connection {
@@ -89,7 +126,9 @@ impl AttemptReport {
             Connection::Kept | Connection::Unknown => None,
         };
         AttemptTrace {
+            span: self.span,
             instance: self.member.id.clone(),
+            authority: Arc::clone(&self.member.authority),
             offset: self.offset,
             waited: self.waited,
             took: self.took,

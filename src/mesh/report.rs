@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::member::Member;
 use super::meta::Mode;
 use crate::model::{CallError, Reason};
+use crate::telemetry::context::Context;
 
 /// How a call ended.
 pub struct End {
@@ -27,6 +28,8 @@ pub struct Report {
     pub status: u16,
     /// Why it failed.
     pub reason: Option<Reason>,
+    /// The trace it belongs to, where traces are made.
+    pub context: Option<Context>,
     /// It streamed, so that how long it took is up to those at its ends.
     pub streamed: bool,
 }
@@ -34,6 +37,8 @@ pub struct Report {
 /// An attempt in retrospect.
 #[derive(Clone)]
 pub struct AttemptReport {
+    /// Its span; 0 where traces are not made.
+    pub span: u64,
     /// Which instance.
     pub member: Arc<Member>,
     /// When it was sent, from the start of the call.
@@ -68,7 +73,7 @@ impl Report {
     /// A call that was refused before it was begun.
     pub(super) fn refused(error: &CallError, took: Duration) -> Self {
         let (status, reason) = (error.status(), Some(error.reason()));
-        Self { attempts: Attempts::default(), took, queued: Duration::ZERO, status, reason, streamed: false }
+        Self { context: None, attempts: Attempts::default(), took, queued: Duration::ZERO, status, reason, streamed: false }
     }
 
     /// Whether the call failed, or its caller was told so by the instance.
@@ -90,9 +95,9 @@ impl Report {
 
 impl AttemptReport {
     /// One that is being sent.
-    pub(super) const fn sent(member: Arc<Member>, offset: Duration, waited: Duration) -> Self {
+    pub(super) const fn sent(member: Arc<Member>, offset: Duration, waited: Duration, span: u64) -> Self {
         let connection = Connection::Unknown;
-        Self { member, offset, waited, took: Duration::ZERO, connection, first_byte: None, status: None, failure: None }
+        Self { span, member, offset, waited, took: Duration::ZERO, connection, first_byte: None, status: None, failure: None }
     }
 }
 

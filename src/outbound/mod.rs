@@ -6,6 +6,8 @@
 mod connection;
 mod health_checker;
 mod mirror;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod resolver;
 pub mod store;
 mod upstream;
@@ -132,6 +134,8 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] when a setting is not acceptable or a thread cannot be started.
     pub fn build(self) -> Result<Mesh, BuildError> {
+        let telemetry = self.parts.settings.telemetry.clone();
+        telemetry.check_together().map_err(BuildError::Invalid)?;
         let mesh = Mesh::assemble(self.parts).map_err(|error| match error {
             RegistryError::Invalid(fault) => BuildError::Invalid(fault),
             other => BuildError::Store(other),
@@ -139,6 +143,10 @@ impl Builder {
         if self.background {
             health_checker::start(&mesh).map_err(BuildError::Thread)?;
             mirror::start(&mesh);
+            #[cfg(feature = "otlp")]
+            if telemetry.tracing && !telemetry.otlp.endpoint.is_empty() {
+                otlp::start(&mesh, &telemetry.otlp).map_err(BuildError::Thread)?;
+            }
         }
         Ok(mesh)
     }

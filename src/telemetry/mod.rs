@@ -1,10 +1,13 @@
 //! Counters, histograms and events: what there is to see of the mesh. Counting takes no lock.
 
+pub mod context;
 pub mod counters;
 pub mod doors;
 pub mod events;
 pub mod histogram;
 pub mod onlookers;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod report;
 pub mod trace;
 pub mod traces;

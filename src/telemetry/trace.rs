@@ -3,10 +3,12 @@
 
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::context::{Context, hex};
 use crate::model::time::as_ms;
 use crate::model::{InstanceId, Reason, RequestId, ServiceName};
 
@@ -20,6 +22,10 @@ pub const MOST_ATTEMPTS: usize = 16;
 /// A call in retrospect.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Trace {
+    /// The trace it belongs to, where traces are made.
+    pub context: Option<Context>,
+    /// What came as `tracestate`, where it is a span.
+    pub state: Option<Box<str>>,
     /// The id of the call.
     pub request_id: RequestId,
     /// The service that was called, registered or not.
@@ -40,8 +46,8 @@ pub struct Trace {
     pub status: u16,
     /// Why it failed; `None` when an answer was delivered.
     pub reason: Option<&'static str>,
-    /// It was chosen to be looked at.
-    pub sampled: bool,
+    /// It was passed on as it came.
+    pub streamed: bool,
     /// Its attempts in order, the first [`MOST_ATTEMPTS`].
     pub attempts: Vec<AttemptTrace>,
 }
@@ -49,8 +55,12 @@ pub struct Trace {
 /// An attempt in retrospect.
 #[derive(Clone, PartialEq, Debug)]
 pub struct AttemptTrace {
+    /// Its span; 0 where traces are not made.
+    pub span: u64,
     /// At which instance.
     pub instance: InstanceId,
+    /// Where it listens, as host and port.
+    pub authority: Arc<str>,
     /// When it was sent, from the start of the call.
     pub offset: Duration,
     /// How long the call had waited before: for a slot, a worker, or the time to try again.
@@ -70,6 +80,16 @@ pub struct AttemptTrace {
 }
 
 impl Trace {
+    /// Whether it was chosen to be looked at.
+    pub fn is_sampled(&self) -> bool {
+        self.context.is_some_and(|context| context.sampled)
+    }
+
+    /// How many spans it is: its own and one for each attempt.
+    pub fn spans(&self) -> u64 {
+        1 + self.attempts.len() as u64
+    }
+
     /// Whether the call failed, or its caller was told so by the instance.
     pub const fn is_failed(&self) -> bool {
         self.reason.is_some() || self.status >= 500
@@ -116,6 +136,10 @@ pub fn ms(time: Duration) -> f64 {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Shown<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span_id: Option<String>,
     request_id: &'a str,
     service: &'a str,
     method: &'a str,
@@ -137,6 +161,8 @@ struct Shown<'a> {
 #[serde(rename_all = "camelCase")]
 struct ShownAttempt<'a> {
     attempt: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span_id: Option<String>,
     instance: &'a str,
     offset_ms: f64,
     wait_ms: f64,
@@ -155,6 +181,8 @@ struct ShownAttempt<'a> {
 impl Serialize for Trace {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let shown = Shown {
+            trace_id: self.context.map(|context| hex(context.trace_id, 32)),
+            span_id: self.context.map(|context| hex(context.span.into(), 16)),
             request_id: self.request_id.as_str(),
             service: self.service.as_str(),
             method: &self.method,
@@ -165,7 +193,7 @@ impl Serialize for Trace {
             status: self.status,
             reason: self.reason,
             queue_ms: ms(self.queued),
-            sampled: self.sampled,
+            sampled: self.is_sampled(),
             attempts: self.attempts.iter().zip(1..).map(|(attempt, number)| attempt.shown(number)).collect(),
         };
         shown.serialize(serializer)
@@ -176,6 +204,7 @@ impl AttemptTrace {
     fn shown(&self, attempt: usize) -> ShownAttempt<'_> {
         ShownAttempt {
             attempt,
+            span_id: (self.span != 0).then(|| hex(self.span.into(), 16)),
             instance: self.instance.as_str(),
             offset_ms: ms(self.offset),
             wait_ms: ms(self.waited),

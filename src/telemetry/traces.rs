@@ -103,6 +103,8 @@ mod tests {
 
     fn trace(n: u64, service: &str, status: u16, ms: u64) -> Arc<Trace> {
         Arc::new(Trace {
+            context: None,
+            state: None,
             request_id: RequestId::from_roll(n, n),
             service: ServiceName::new(service).expect("valid"),
             method: "GET".into(),
@@ -113,7 +115,7 @@ mod tests {
             queued: Duration::ZERO,
             status,
             reason: (status >= 500).then_some("upstream_status"),
-            sampled: true,
+            streamed: false,
             attempts: Vec::new(),
         })
     }
