@@ -266,6 +266,7 @@ impl Mesh {
             inner.clock.park_until(until);
         };
         inner.parked.with(|parked| parked.retain(|thread| thread.id() != me));
+        self.flush(until.saturating_duration_since(inner.clock.now()));
         left
     }
 }
