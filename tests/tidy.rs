@@ -78,6 +78,7 @@ const PLACES: &[Place] = &[
             "src/model/time.rs",
             "src/telemetry/events.rs",
             "src/telemetry/traces.rs",
+            "src/telemetry/taps.rs",
             "src/mesh/mod.rs",
             "src/mesh/registry.rs",
             "src/mesh/cluster.rs",

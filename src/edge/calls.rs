@@ -400,7 +400,7 @@ impl Exchange {
     pub(super) const fn streams(&self) -> bool {
         match &self.task {
             Task::Call(calling) => calling.delivering,
-            Task::Tunnel(_) => true,
+            Task::Tunnel(_) | Task::Tap(_) => true,
             Task::None | Task::Gather(_) | Task::Watch(_) | Task::Hand(_) => false,
         }
     }
@@ -409,7 +409,7 @@ impl Exchange {
     fn waits(&self) -> bool {
         match &self.task {
             Task::Call(calling) => calling.attempt.is_none(),
-            Task::Watch(_) => true,
+            Task::Watch(_) | Task::Tap(_) => true,
             Task::None | Task::Gather(_) | Task::Hand(_) | Task::Tunnel(_) => false,
         }
     }

@@ -9,7 +9,8 @@ use super::call::{AttemptReport, CallMachine, Connection, Report};
 use super::meta::CallMeta;
 use crate::model::{Call, Fields, Reason, RequestId, ServiceName};
 use crate::telemetry::context::Context;
-use crate::telemetry::trace::{AttemptTrace, MOST_ATTEMPTS, Trace, shown_method, shown_path};
+use crate::telemetry::taps::shown_fields;
+use crate::telemetry::trace::{AttemptTrace, CALLER_GONE, MOST_ATTEMPTS, Trace, shown_method, shown_path};
 use crate::telemetry::traces::{Page, Query};
 
 /// What a driver knows of the request of a call.
@@ -95,14 +96,12 @@ impl Mesh {
             queued: report.queued,
             status: report.status,
             reason: report.reason.map(Reason::word).or_else(|| report.caller_has_gone().then_some(CALLER_GONE)),
+            fields: (self.inner.onlookers.taps.count() > 0).then(|| shown_fields(asked.headers)),
             streamed: report.streamed,
             attempts: report.attempts.iter().take(MOST_ATTEMPTS).map(AttemptReport::trace).collect(),
         }
     }
 }
-
-/// The reason of a call whose caller had gone before it was answered; nobody is told.
-const CALLER_GONE: &str = "caller_gone";
 
 /// What the fields `tracestate` say together, if it is not too long.
 fn state(headers: &dyn Fields) -> Option<Box<str>> {

@@ -3,6 +3,7 @@
 //!
 //! [`Mesh::builder`] is here because it is what joins a mesh to this world.
 
+mod access_log;
 mod connection;
 mod health_checker;
 mod mirror;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub use access_log::TARGET as ACCESS_LOG;
 pub use resolver::SystemResolver;
 pub use upstream::Ureq;
 
@@ -27,7 +29,7 @@ use crate::mesh::{Mesh, Parts, RegistryError, Settings};
 use crate::model::time::{Clock, Dice, SystemClock, SystemDice};
 use crate::model::{Invalid, ServiceName};
 use crate::policy::upstreams;
-use crate::telemetry::onlookers;
+use crate::telemetry::onlookers::{self, LogFormat};
 
 impl Mesh {
     /// Begins a mesh that runs in this process. Without further settings it has the documented defaults, the real time, connections by
@@ -143,6 +145,9 @@ impl Builder {
         if self.background {
             health_checker::start(&mesh).map_err(BuildError::Thread)?;
             mirror::start(&mesh);
+            if telemetry.access_log != LogFormat::Off {
+                access_log::start(&mesh, telemetry.access_log, telemetry.access_log_queue).map_err(BuildError::Thread)?;
+            }
             #[cfg(feature = "otlp")]
             if telemetry.tracing && !telemetry.otlp.endpoint.is_empty() {
                 otlp::start(&mesh, &telemetry.otlp).map_err(BuildError::Thread)?;

@@ -1,5 +1,6 @@
 //! Counters, histograms and events: what there is to see of the mesh. Counting takes no lock.
 
+pub mod access_log;
 pub mod context;
 pub mod counters;
 pub mod doors;
@@ -9,5 +10,6 @@ pub mod onlookers;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 pub mod report;
+pub mod taps;
 pub mod trace;
 pub mod traces;

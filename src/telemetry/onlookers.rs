@@ -1,7 +1,6 @@
 //! Whoever looks at single calls: the rings behind `GET /traces`, the exporter of spans, the access log, taps. One record of a call serves them
 //! all, and none is made when nobody wants it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use serde::Serialize;
 
 use super::context::Sampler;
 use super::counters::Counter;
+use super::taps::Taps;
 use super::trace::Trace;
 use super::traces::Traces;
 use crate::model::settings::{Millis, leaf, settings};
@@ -122,9 +122,10 @@ pub struct Onlookers {
     pub counters: Counters,
     exporter: OnceLock<Box<dyn Onlooker>>,
     log: OnceLock<Box<dyn Onlooker>>,
-    taps: OnceLock<Box<dyn Onlooker>>,
-    /// Taps that are open.
-    pub open_taps: AtomicUsize,
+    /// Whoever watches.
+    pub taps: Arc<Taps>,
+    /// How many may watch at once.
+    pub max_taps: usize,
 }
 
 /// What became of what was to be shown.
@@ -140,12 +141,6 @@ pub struct Counters {
     pub log_lines: Counter,
     /// Lines of the access log that were lost, since too many waited.
     pub log_lines_dropped: Counter,
-    /// Calls that taps were shown.
-    pub tap_lines: Counter,
-    /// Calls that taps were not shown, since they did not take them in time.
-    pub tap_lines_dropped: Counter,
-    /// Taps refused because `maxTaps` were open.
-    pub taps_refused: Counter,
 }
 
 /// [`Counters`], as `GET /metrics` shows them.
@@ -175,8 +170,8 @@ impl Onlookers {
             counters: Counters::default(),
             exporter: OnceLock::new(),
             log: OnceLock::new(),
-            taps: OnceLock::new(),
-            open_taps: AtomicUsize::new(0),
+            taps: Arc::default(),
+            max_taps: config.max_taps,
         }
     }
 
@@ -191,19 +186,9 @@ impl Onlookers {
         let _ = self.log.set(Box::new(onlooker));
     }
 
-    /// Calls are shown there while taps are open.
-    pub fn on_tap(&self, onlooker: impl Onlooker) {
-        let _ = self.taps.set(Box::new(onlooker));
-    }
-
     /// Whether somebody wants to see every call.
     pub fn want_all(&self) -> bool {
-        self.log.get().is_some() || self.is_tapped()
-    }
-
-    /// Whether a tap is open.
-    pub fn is_tapped(&self) -> bool {
-        self.open_taps.load(Ordering::Relaxed) > 0
+        self.log.get().is_some() || self.taps.count() > 0
     }
 
     /// Shows a call to whoever wants it, the rings excepted.
@@ -219,9 +204,8 @@ impl Onlookers {
         {
             self.counters.log_lines_dropped.add(1);
         }
-        if let Some(taps) = self.taps.get().filter(|_| self.is_tapped()) {
-            // Who does not keep up is told so, tap by tap.
-            taps.take(trace);
+        if self.taps.count() > 0 {
+            self.taps.show(trace);
         }
     }
 
@@ -241,10 +225,10 @@ impl Onlookers {
             export_failures: counters.export_failures.get(),
             log_lines: counters.log_lines.get(),
             log_lines_dropped: counters.log_lines_dropped.get(),
-            open_taps: self.open_taps.load(Ordering::Relaxed),
-            tap_lines: counters.tap_lines.get(),
-            tap_lines_dropped: counters.tap_lines_dropped.get(),
-            taps_refused: counters.taps_refused.get(),
+            open_taps: self.taps.count(),
+            tap_lines: self.taps.lines.get(),
+            tap_lines_dropped: self.taps.dropped.get(),
+            taps_refused: self.taps.refused.get(),
         }
     }
 }

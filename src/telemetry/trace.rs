@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::context::{Context, hex};
+use super::taps::ShownFields;
 use crate::model::time::as_ms;
 use crate::model::{InstanceId, Reason, RequestId, ServiceName};
 
@@ -18,6 +19,9 @@ const LONGEST_PATH: usize = 256;
 const LONGEST_METHOD: usize = 24;
 /// Attempts of one call that are shown. A call makes four unless somebody wants more.
 pub const MOST_ATTEMPTS: usize = 16;
+
+/// The reason of a call whose caller had gone before it was answered; nobody is told.
+pub const CALLER_GONE: &str = "caller_gone";
 
 /// A call in retrospect.
 #[derive(Clone, PartialEq, Debug)]
@@ -46,6 +50,8 @@ pub struct Trace {
     pub status: u16,
     /// Why it failed; `None` when an answer was delivered.
     pub reason: Option<&'static str>,
+    /// The header fields of the request, where a tap may want to show them.
+    pub fields: Option<ShownFields>,
     /// It was passed on as it came.
     pub streamed: bool,
     /// Its attempts in order, the first [`MOST_ATTEMPTS`].
