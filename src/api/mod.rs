@@ -104,6 +104,9 @@ impl Api {
             Handler::Overview => self.overview(request),
             Handler::ServiceOverview => self.service_overview(first, request),
             Handler::Dashboard => Ok(dashboard::page(request)),
+            Handler::Traces => self.traces(request),
+            // What streams is held by the edge; only HEAD comes here.
+            Handler::Tap => Ok(Answer::new(200, "application/x-ndjson", "")),
             Handler::Config => Ok(Answer::pretty(&*self.effective.read(Arc::clone))),
             Handler::Health => Ok(self.health()),
             Handler::Ready => Ok(self.readiness(200)),

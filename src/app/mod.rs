@@ -9,6 +9,7 @@ macro_rules! say {
 }
 
 mod demo;
+mod logger;
 mod sample;
 mod state;
 
@@ -17,10 +18,10 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::{self, ExitCode};
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use simplelog::{ConfigBuilder, WriteLogger};
 
 use crate::config::{Arguments, Command, Config, ConfigError, usage};
 use crate::mesh::Mesh;
@@ -33,6 +34,7 @@ pub fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
         Err(error) => {
+            log::logger().flush();
             // Whoever reads only the exit code may have closed the rest.
             let _ = writeln!(io::stderr(), "weft: {error}");
             error.code()
@@ -104,7 +106,8 @@ fn run() -> Result<ExitCode, Fatal> {
 
 /// Starts the mesh and its server, then whatever `also` starts, and runs until a signal.
 fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Server) -> io::Result<()>) -> Result<ExitCode, Fatal> {
-    start_log(config);
+    logger::start()?;
+    log::set_max_level(config.general.log.into());
     // Before anything else starts, so that no signal is missed.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let mesh = build(config)?;
@@ -127,12 +130,17 @@ fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Serve
     })?;
     let (delay, timeout) = (config.server.drain_delay_ms.duration(), config.server.drain_timeout_ms.duration());
     let finished = server.drain(delay, timeout);
+    mesh.flush(FLUSH);
     if !finished {
         log::warn!("stopped with calls unfinished");
     }
+    log::logger().flush();
     // What is left are idle connections and threads that wait on them; the system clears them away faster than we could.
     process::exit(i32::from(!finished))
 }
+
+/// How long spans and lines of the access log may take to be delivered at the end.
+const FLUSH: Duration = Duration::from_secs(2);
 
 fn build(config: &Config) -> Result<Mesh, Fatal> {
     let settings = config.mesh();
@@ -140,6 +148,7 @@ fn build(config: &Config) -> Result<Mesh, Fatal> {
         .defaults(settings.defaults)
         .services(settings.services)
         .upstreams(settings.upstreams)
+        .telemetry(settings.telemetry)
         .limits(settings.max_services, settings.max_instances_per_service);
     if !config.general.state_dir.is_empty() {
         builder = builder.store(Disk::open(Path::new(&config.general.state_dir)).map_err(Fatal::State)?);
@@ -197,11 +206,4 @@ fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server)
     register_listed(mesh, &new);
     log::set_max_level(new.general.log.into());
     server.set_effective(Config { server: running.server.clone(), ..new }.effective());
-}
-
-fn start_log(config: &Config) {
-    let format = ConfigBuilder::new().set_time_format_rfc3339().add_filter_allow_str("weft").build();
-    // Fails only when there is a logger already.
-    let _ = WriteLogger::init(log::LevelFilter::Trace, format, io::stderr());
-    log::set_max_level(config.general.log.into());
 }

@@ -33,9 +33,7 @@ impl Request {
 
     /// The parameters of the query, percent-decoded, in order.
     pub fn query(&self) -> Vec<(String, String)> {
-        let query = self.target.split_once('?').map_or("", |(_, query)| query);
-        let pairs = query.split('&').filter(|pair| !pair.is_empty());
-        pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(key, value)| (decoded(key), decoded(value))).collect()
+        parameters(&self.target)
     }
 
     /// One parameter of the query.
@@ -57,6 +55,13 @@ impl Request {
     pub fn caller(&self) -> Caller {
         Caller { name: None, address: self.peer }
     }
+}
+
+/// The parameters of a target's query, percent-decoded, in order.
+pub(super) fn parameters(target: &str) -> Vec<(String, String)> {
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(key, value)| (decoded(key), decoded(value))).collect()
 }
 
 /// The longest a long poll may wait.

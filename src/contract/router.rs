@@ -38,6 +38,8 @@ pub enum Handler {
     Overview,
     ServiceOverview,
     Dashboard,
+    Traces,
+    Tap,
     Config,
     Health,
     Ready,
@@ -84,6 +86,8 @@ pub const ROUTES: &[Route] = &[
     row("GET", "/overview/{name}", Scope::Read, Handler::ServiceOverview),
     // The page alone: what it shows it asks for, with its reader's token.
     row("GET", "/dashboard", Scope::Open, Handler::Dashboard),
+    row("GET", "/traces", Scope::Read, Handler::Traces),
+    row("GET", "/tap", Scope::Read, Handler::Tap),
     row("GET", "/config", Scope::Admin, Handler::Config),
     row("GET", "/ready", Scope::Open, Handler::Ready),
     row("GET", "/v1.0/healthz", Scope::Open, Handler::DaprReady),

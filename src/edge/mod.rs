@@ -14,6 +14,7 @@
 //! | `calls`, `attempts`, `answers` | a call: driving its machine, one attempt, the answer to it |
 //! | `forward`, `tunnel` | what is written when a call passes through; WebSockets |
 //! | `line`, `tls`, `pool` | a connection to an instance or to the API server; those that are kept |
+//! | `taps` | calls that have ended, for whoever watches |
 //! | `inner`, `desk` | handing requests to the API server, and which calls may run on its workers |
 //!
 //! Nothing here blocks: no name is looked up, no file read, nothing slept through. Each deadline is a number beside its connection.
@@ -38,6 +39,7 @@ mod serve;
 mod shared;
 mod slots;
 mod socket;
+mod taps;
 mod timers;
 #[cfg(feature = "tls")]
 mod tls;

@@ -24,7 +24,7 @@ pub struct Member {
     /// How it is spoken to.
     pub scheme: Scheme,
     /// `host:port`, as it stands in a `Host` header.
-    pub authority: Box<str>,
+    pub authority: Arc<str>,
     /// What was counted.
     pub counters: InstanceCounters,
     /// Guarded: what it was asked lately; no call ever enters here.

@@ -48,6 +48,8 @@ pub struct Overview {
     pub refused: std::collections::BTreeMap<&'static str, u64>,
     /// The number of the last event: what is new is in `GET /events?since=`.
     pub events: u64,
+    /// How many single calls have been kept so far: while it stays the same, there is nothing new in `GET /traces`.
+    pub traces: u64,
     /// All services there are, those that are not shown included.
     pub services_total: usize,
     /// Those that are worst off first, then by name.
@@ -231,6 +233,7 @@ impl Mesh {
             unknown_service_requests: inner.counters.unknown.get(),
             refused: Limit::OF_THE_MESH.iter().map(|limit| (limit.setting(), inner.counters.refused.get(*limit))).collect(),
             events: inner.events.last(),
+            traces: inner.onlookers.traces.number(),
             services_total: services.len(),
             services,
         }

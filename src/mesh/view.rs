@@ -174,6 +174,7 @@ impl Mesh {
             version: env!("CARGO_PKG_VERSION"),
             unknown_service_requests: inner.counters.unknown.get(),
             refused: Limit::OF_THE_MESH.iter().map(|limit| (limit.setting(), inner.counters.refused.get(*limit))).collect(),
+            onlookers: inner.onlookers.report(),
             services: BTreeMap::new(),
         };
         for cluster in inner.registry.all() {

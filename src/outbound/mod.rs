@@ -3,9 +3,12 @@
 //!
 //! [`Mesh::builder`] is here because it is what joins a mesh to this world.
 
+mod access_log;
 mod connection;
 mod health_checker;
 mod mirror;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod resolver;
 pub mod store;
 mod upstream;
@@ -17,6 +20,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub use access_log::TARGET as ACCESS_LOG;
 pub use resolver::SystemResolver;
 pub use upstream::Ureq;
 
@@ -25,6 +29,7 @@ use crate::mesh::{Mesh, Parts, RegistryError, Settings};
 use crate::model::time::{Clock, Dice, SystemClock, SystemDice};
 use crate::model::{Invalid, ServiceName};
 use crate::policy::upstreams;
+use crate::telemetry::onlookers::{self, LogFormat};
 
 impl Mesh {
     /// Begins a mesh that runs in this process. Without further settings it has the documented defaults, the real time, connections by
@@ -73,6 +78,12 @@ impl Builder {
     /// Which addresses instances may have.
     pub fn upstreams(mut self, upstreams: upstreams::Config) -> Self {
         self.parts.settings.upstreams = upstreams;
+        self
+    }
+
+    /// How single calls are looked at.
+    pub fn telemetry(mut self, telemetry: onlookers::Config) -> Self {
+        self.parts.settings.telemetry = telemetry;
         self
     }
 
@@ -125,6 +136,8 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] when a setting is not acceptable or a thread cannot be started.
     pub fn build(self) -> Result<Mesh, BuildError> {
+        let telemetry = self.parts.settings.telemetry.clone();
+        telemetry.check_together().map_err(BuildError::Invalid)?;
         let mesh = Mesh::assemble(self.parts).map_err(|error| match error {
             RegistryError::Invalid(fault) => BuildError::Invalid(fault),
             other => BuildError::Store(other),
@@ -132,6 +145,13 @@ impl Builder {
         if self.background {
             health_checker::start(&mesh).map_err(BuildError::Thread)?;
             mirror::start(&mesh);
+            if telemetry.access_log != LogFormat::Off {
+                access_log::start(&mesh, telemetry.access_log, telemetry.access_log_queue).map_err(BuildError::Thread)?;
+            }
+            #[cfg(feature = "otlp")]
+            if telemetry.tracing && !telemetry.otlp.endpoint.is_empty() {
+                otlp::start(&mesh, &telemetry.otlp).map_err(BuildError::Thread)?;
+            }
         }
         Ok(mesh)
     }

@@ -38,7 +38,6 @@ function callsPanel(service) {
 
   async function refresh() {
     const { traces, requests } = mesh.overview;
-    if (traces === undefined) return say("No calls are kept here", "This mesh does not keep what became of single calls.");
     // Nothing new has been called: nothing new to see.
     const next = [kind, service, traces, mesh.overview.startedAt].join("/");
     if (stamp === next) return;
