@@ -5,7 +5,9 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use crate::weft::Weft;
+use serde_json::Value;
+
+use crate::weft::{Folder, Weft};
 
 /// What drives the browser, to the version and the digest.
 const LOCK: &str = include_str!("package-lock.json");
@@ -57,8 +59,16 @@ pub(crate) fn play(scene: &str) {
     play_on(&Weft::start(&[]), scene);
 }
 
+/// The same on one that is configured so.
 #[track_caller]
-pub(crate) fn play_on(weft: &Weft, scene: &str) {
+pub(crate) fn play_with(configuration: Value, scene: &str) {
+    let folder = Folder::new();
+    let file = folder.write("weft.json", configuration.to_string());
+    play_on(&Weft::start(&["--config", &file]), scene);
+}
+
+#[track_caller]
+fn play_on(weft: &Weft, scene: &str) {
     let mut player = Command::new("node");
     player.arg(here("play.mjs")).args([scene, &format!("http://{}", weft.at())]).arg(pictures());
     player.env("WEFT_BROWSER_MODULES", modules()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

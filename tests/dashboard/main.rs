@@ -16,7 +16,8 @@ mod weft;
 mod browser;
 mod overview;
 
-use browser::play;
+use browser::{play, play_with};
+use serde_json::json;
 
 #[test]
 fn what_it_shows_is_what_the_api_says() {
@@ -60,11 +61,16 @@ fn hundreds_of_instances_are_shown_by_the_page() {
 
 #[test]
 fn two_clicks_lead_from_something_is_slow_to_the_instance_and_the_attempt() {
-    play("clicks");
+    play_with(json!({"telemetry": {"slowMs": 300}}), "clicks");
+}
+
+#[test]
+fn a_failed_call_is_shown_with_each_attempt_and_the_waits_between() {
+    play("failures");
 }
 
 /// With `WEFT_PICTURE=FILE` also the one for the README, and with `WEFT_PICTURE_MINUTES=16` with a whole quarter of an hour to be seen on it.
 #[test]
 fn it_looks_as_it_should_to_whoever_looks_at_the_pictures() {
-    play("pictures");
+    play_with(json!({"telemetry": {"tracing": true}}), "pictures");
 }

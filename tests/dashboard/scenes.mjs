@@ -91,7 +91,7 @@ export async function killed(mesh, browser) {
   await eventually("it is read aloud", async () => (await front.locator("#say").textContent()) === "orders needs a look");
   await mesh.ask("DELETE", "/services/orders/orders-2");
   await front.getByRole("heading", { name: "orders is fine" }).waitFor();
-  same(await page.locator("tbody tr").count(), 1, "it has gone");
+  await eventually("it has gone", async () => (await page.locator("tbody tr").count()) === 1);
 }
 
 // --- what an operator does ---
@@ -368,22 +368,11 @@ export async function many(mesh, browser) {
 
 // --- from "something is slow" to the instance and the attempt ---
 
-/** Calls as the mesh keeps them, where the mesh under test keeps none itself. */
-async function keeping(page, traces) {
-  await page.route(/\/overview\?/, async (route) => {
-    const response = await route.fetch();
-    await route.fulfill({ response, json: { ...(await response.json()), traces: traces.length } });
-  });
-  await page.route(/\/traces\?/, (route) => route.fulfill({ json: { kept: traces.length, dropped: 0, traces } }));
-}
-
 export async function clicks(mesh, browser) {
-  for (const [id, ms] of [["orders-1", 4], ["orders-2", 180], ["orders-3", 5]]) await mesh.instance("orders", id, () => [200, ms]);
-  await mesh.call("orders", 60, { endpoint: "/basket", together: 16 });
+  for (const [id, ms] of [["orders-1", 4], ["orders-2", 600], ["orders-3", 5]]) await mesh.instance("orders", id, () => [200, ms]);
+  await mesh.call("orders", 48, { endpoint: "/basket", together: 6 });
   await eventually("somebody is slow", async () => (await mesh.get("/overview")).services[0].troubles.length > 0);
-  const attempt = { attempt: 1, instance: "orders-2", offsetMs: 0.1, waitMs: 0, durationMs: 181, firstByteMs: 180.4, reused: true, status: 200 };
-  const kept = { requestId: "r-1", service: "orders", method: "GET", path: "/basket", startedAt: Date.now(), durationMs: 181.3, status: 200, queueMs: 0, sampled: true, attempts: [attempt] };
-  const page = await browser.open("/dashboard", { route: (page) => keeping(page, [{ ...kept, requestId: "r-2", durationMs: 5, attempts: [{ ...attempt, instance: "orders-1", durationMs: 5 }] }, kept]) });
+  const page = await browser.open("/dashboard");
   const trouble = page.getByRole("listitem").filter({ hasText: "orders-2 is much slower than the others" });
   await trouble.getByRole("link").click();
   await row(page, "orders-2").getByText("slow", { exact: true }).waitFor();
@@ -391,9 +380,28 @@ export async function clicks(mesh, browser) {
   const first = page.locator(".calls > li").first();
   await first.getByText("/basket").click();
   const fall = await text(first.locator(".fall"));
-  check(fall.startsWith("1 · orders-2 200 · connection reused 181 ms"), "the instance and the attempt", fall);
-  await page.waitForTimeout(2500);
+  const [slowest] = (await mesh.get("/traces?service=orders&slowerThanMs=300")).traces.sort((a, b) => b.durationMs - a.durationMs);
+  const [attempt] = slowest.attempts;
+  check(fall.startsWith(`1 · orders-2 200 · `) && fall.includes(millis(attempt.durationMs)) && fall.includes(slowest.requestId), "the instance and the attempt", fall);
+  await pause(2500);
   check(await first.locator(".fall").isVisible(), "it stays open while the page goes on looking");
+}
+
+/** Calls that fail are there with every attempt, and with the waits between. */
+export async function failures(mesh, browser) {
+  await mesh.instance("orders", "orders-1", () => 503);
+  await mesh.instance("orders", "orders-2", () => 500);
+  await mesh.call("orders", 1, { endpoint: "/basket?secret=1" });
+  const page = await browser.open("/dashboard");
+  await page.getByRole("button", { name: "Failed", exact: true }).click();
+  const call = page.locator(".calls > li").first();
+  await call.getByText("upstream status").waitFor();
+  await call.getByText("/basket", { exact: true }).click();
+  same(await call.locator(".fall .row").count(), 4, "attempts");
+  same(await call.locator(".fall .lane .failed").count() >= 4, true, "all of them failed");
+  check((await call.locator(".fall .lane .wait").count()) >= 2, "with waits between");
+  const [kept] = (await mesh.get("/traces?failed=true")).traces;
+  for (const one of kept.attempts) check((await text(call.locator(".fall"))).includes(`${one.attempt} · ${one.instance} ${one.status}`), `attempt ${one.attempt}`);
 }
 
 // --- pictures, to be looked at ---

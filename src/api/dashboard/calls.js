@@ -53,8 +53,8 @@ function callsPanel(service) {
     }
     if (list.length) show();
     else if (kind === "failed") say("No failed calls", "None of the calls that were kept has failed.");
-    else if (requests) say("No calls are kept", "Calls are kept as ", h("code", { text: "telemetry.sampleRatio" }), " says; those that fail always are.");
-    else say("No calls yet", "They appear here as soon as there are any.");
+    else if (requests) say("No slow and no failed calls", "Others are kept as well where ", h("code", { text: "telemetry.tracing" }), " is on.");
+    else say("No calls yet", "Those that are slow or fail appear here.");
   }
 
   return { node: part.node, refresh };
