@@ -1,7 +1,9 @@
 
 // --- slow and failed calls, and what became of each of their attempts ---
 
-const KEPT = 200;
+const KEPT = 100;
+/** Whoever keeps all calls has new ones with each look; so often is soon enough for them. */
+const REST = 6000;
 const SHOWN = matchMedia("(max-width: 720px)").matches ? 6 : 12;
 
 /** A panel of calls, of one service or of all. */
@@ -10,6 +12,7 @@ function callsPanel(service) {
   let list = [];
   let most = SHOWN;
   let stamp = "";
+  let asked = 0;
   const items = h("ul", { class: "calls" });
   const none = h("div");
   const more = h("button", { type: "button", class: "more", text: "Show more", click: () => ((most += 4 * SHOWN), show()) });
@@ -40,8 +43,9 @@ function callsPanel(service) {
     const { traces, requests } = mesh.overview;
     // Nothing new has been called: nothing new to see.
     const next = [kind, service, traces, mesh.overview.startedAt].join("/");
-    if (stamp === next) return;
+    if (stamp === next || (stamp && Date.now() - asked < REST)) return;
     stamp = next;
+    asked = Date.now();
     const query = new URLSearchParams({ limit: KEPT });
     if (service) query.set("service", service);
     if (kind === "failed") query.set("failed", "true");

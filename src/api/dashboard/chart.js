@@ -41,9 +41,9 @@ function pathOf(values, most) {
 
 /**
  * A chart with its figure above. `lines`: what is drawn, strongest first, from `values(track)`; `show` writes a value for people;
- * `least`: how high it is at the least.
+ * `least` and `limit`: how high it is at the least and at most.
  */
-function chart(title, { lines, show, least = 0, bad = false, names }) {
+function chart(title, { lines, show, least = 0, limit = Infinity, bad = false, names }) {
   const figure = h("span");
   const note = h("small");
   const paths = lines.map((_, n) => s("path", { class: "line " + "abc"[n] }));
@@ -92,7 +92,7 @@ function chart(title, { lines, show, least = 0, bad = false, names }) {
       stepMs = step;
       drawn = lines.map((line) => line(track, step));
       const peak = Math.max(...drawn.flat(), 0);
-      const most = ceiling(Math.max(peak, least));
+      const most = Math.min(ceiling(Math.max(peak, least)), limit);
       drawn.forEach((values, n) => mark(paths[n], "d", pathOf(values, most)));
       const first = drawn[0];
       const begin = (((STEPS - first.length) * WIDTH) / (STEPS - 1)).toFixed(1);
@@ -108,7 +108,7 @@ function charts() {
   const perSecond = (track, step) => track.lines.calls.map((calls) => (calls * 1000) / step);
   const failed = (track) => track.lines.failures.map((failures, n) => (failures * 100) / (track.lines.calls[n] || 1));
   const calls = chart("Calls per second", { lines: [perSecond], show: rate });
-  const errors = chart("Failed calls", { lines: [failed], show: (percent) => share(percent, 100), least: 4.9, bad: true });
+  const errors = chart("Failed calls", { lines: [failed], show: (percent) => share(percent, 100), least: 4.9, limit: 100, bad: true });
   const latency = chart("Latency", {
     lines: ["p50", "p95", "p99"].map((name) => (track) => track.lines[name]), show: millis, least: 1, names: ["p50", "p95", "p99"],
   });
