@@ -209,10 +209,13 @@ fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server)
     if new.general.state_dir != running.general.state_dir {
         log::warn!("the state directory changes only with a restart");
     }
+    if new.telemetry != running.telemetry {
+        log::warn!("how single calls are looked at (telemetry) changes only with a restart");
+    }
     if let Err(fault) = mesh.reconfigure(new.mesh()) {
         return log::error!("configuration not reloaded, nothing has changed: {fault}");
     }
     register_listed(mesh, &new);
     log::set_max_level(new.general.log.into());
-    server.set_effective(Config { server: running.server.clone(), ..new }.effective());
+    server.set_effective(Config { server: running.server.clone(), telemetry: running.telemetry.clone(), ..new }.effective());
 }

@@ -1,4 +1,4 @@
-//! Counters, histograms and events: what there is to see of the mesh. Counting takes no lock.
+//! What there is to see of the mesh: counters, histograms and events, and single calls in retrospect. Counting takes no lock.
 
 pub mod access_log;
 pub mod context;

@@ -13,7 +13,7 @@ use crate::weft::{Folder, Weft, command};
 #[test]
 fn each_call_is_one_line_of_json_and_nothing_else_is_on_it() {
     let folder = Folder::new();
-    let file = folder.write("weft.json", &json!({"log": "error", "telemetry": {"accessLog": "json"}}).to_string());
+    let file = folder.write("weft.json", json!({"log": "error", "telemetry": {"accessLog": "json"}}).to_string());
     let weft = Weft::start(&["--config", &file]);
     let upstream = Upstream::named("hello");
     weft.register("s", &upstream);
@@ -25,7 +25,10 @@ fn each_call_is_one_line_of_json_and_nothing_else_is_on_it() {
         (lines.len() == 2).then_some(lines)
     });
     let (fine, refused) = (&lines[0], &lines[1]);
-    assert_eq!((&fine["service"], &fine["path"], &fine["status"], &fine["flags"]), (&json!("s"), &json!("/fine"), &json!(200), &json!("-")));
+    assert_eq!(
+        (&fine["service"], &fine["path"], &fine["status"], &fine["flags"]),
+        (&json!("s"), &json!("/fine"), &json!(200), &json!("-"))
+    );
     assert_eq!((&fine["attempts"], fine["firstByteMs"].is_number(), fine["connectMs"].is_number()), (&json!(1), true, true), "{fine}");
     assert_eq!((&refused["reason"], &refused["flags"]), (&json!("unknown_service"), &json!("NR")));
     assert!(!weft.err().contains("secret"));
@@ -36,7 +39,7 @@ fn each_call_is_one_line_of_json_and_nothing_else_is_on_it() {
 fn a_log_that_nobody_reads_loses_lines_and_no_call() {
     let folder = Folder::new();
     let telemetry = json!({"telemetry": {"accessLog": "text", "accessLogQueue": 16}});
-    let file = folder.write("weft.json", &telemetry.to_string());
+    let file = folder.write("weft.json", telemetry.to_string());
     let mut child = command(&["--config", &file, "--listen", "127.0.0.1:0"], &[]).spawn().expect("the program");
     let mut first = String::new();
     BufReader::new(child.stdout.take().expect("piped")).read_line(&mut first).expect("a line");
