@@ -12,6 +12,7 @@ mod demo;
 mod logger;
 mod sample;
 mod state;
+mod tap;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -22,6 +23,8 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+
+use tap::TapError;
 
 use crate::config::{Arguments, Command, Config, ConfigError, usage};
 use crate::mesh::Mesh;
@@ -50,18 +53,23 @@ enum Fatal {
     Build(BuildError),
     State(StateError),
     Start(StartError),
+    Tap(TapError),
     Io(io::Error),
 }
 
 impl Fatal {
     fn code(&self) -> ExitCode {
         match self {
-            Self::Usage(_) | Self::Config(_) | Self::Build(BuildError::Invalid(_)) | Self::Start(StartError::Invalid(_)) => {
-                ExitCode::from(2)
-            }
+            Self::Usage(_)
+            | Self::Tap(TapError::Usage(_))
+            | Self::Config(_)
+            | Self::Build(BuildError::Invalid(_))
+            | Self::Start(StartError::Invalid(_)) => ExitCode::from(2),
             Self::Start(StartError::Listen(..)) => ExitCode::from(3),
             Self::State(_) | Self::Build(BuildError::Store(_)) => ExitCode::from(4),
-            Self::Build(BuildError::Thread(_)) | Self::Start(StartError::Thread(_)) | Self::Io(_) => ExitCode::from(1),
+            Self::Build(BuildError::Thread(_)) | Self::Start(StartError::Thread(_)) | Self::Tap(TapError::Mesh(_)) | Self::Io(_) => {
+                ExitCode::from(1)
+            }
         }
     }
 }
@@ -69,7 +77,7 @@ impl Fatal {
 impl fmt::Display for Fatal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(why) => f.write_str(why),
+            Self::Usage(why) | Self::Tap(TapError::Usage(why) | TapError::Mesh(why)) => f.write_str(why),
             Self::Config(error) => error.fmt(f),
             Self::Build(error) => error.fmt(f),
             Self::State(error) => error.fmt(f),
@@ -98,6 +106,7 @@ fn run() -> Result<ExitCode, Fatal> {
         Command::Config { annotated: true } => say!("{}", load()?.annotated().trim_end()),
         Command::Config { annotated: false } => say!("{:#}", load()?.effective()),
         Command::State(what, path) => state::run(*what, path)?,
+        Command::Tap(words) => tap::run(words).map_err(Fatal::Tap)?,
         Command::Serve => return serve(&arguments, &load()?, |_, _| Ok(())),
         Command::Demo { traffic } => return serve(&arguments, &load()?, |_, server| demo::start(server, *traffic)),
     }
@@ -200,10 +209,13 @@ fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server)
     if new.general.state_dir != running.general.state_dir {
         log::warn!("the state directory changes only with a restart");
     }
+    if new.telemetry != running.telemetry {
+        log::warn!("how single calls are looked at (telemetry) changes only with a restart");
+    }
     if let Err(fault) = mesh.reconfigure(new.mesh()) {
         return log::error!("configuration not reloaded, nothing has changed: {fault}");
     }
     register_listed(mesh, &new);
     log::set_max_level(new.general.log.into());
-    server.set_effective(Config { server: running.server.clone(), ..new }.effective());
+    server.set_effective(Config { server: running.server.clone(), telemetry: running.telemetry.clone(), ..new }.effective());
 }

@@ -47,6 +47,7 @@ impl Mesh {
     }
 
     /// The caller of a call has gone.
+    #[cfg(feature = "server")]
     pub(crate) fn observe_abandoned<'a>(&self, machine: &mut CallMachine, asked: impl FnOnce() -> Asked<'a>) {
         if let Some(report) = machine.abandon(self.inner.clock.now()) {
             self.observe(machine, &report, asked);

@@ -1,5 +1,5 @@
 //! Everything that touches the outer world on behalf of the mesh: calls and checks by ureq, host names, the health checker's threads,
-//! copies of calls.
+//! copies of calls, spans, the access log.
 //!
 //! [`Mesh::builder`] is here because it is what joins a mesh to this world.
 

@@ -185,7 +185,7 @@ mod tests {
     fn a_line_says_what_came_of_a_call_and_stays_one_line() {
         assert_eq!(
             line(LogFormat::Text, &trace(Some("upstream_connect"), 2)),
-            "[2026-11-23T16:21:12.096Z] \"GET /a\\\"b\\u{a}\\u{1b}[31m\" 503 UF,URX s/a-1 attempts=2 total=12.345 queue=1 connect=0.25 first=7 \
+            "[2026-11-23T17:01:12.096Z] \"GET /a\\\"b\\u{a}\\u{1b}[31m\" 503 UF,URX s/a-1 attempts=2 total=12.345 queue=1 connect=0.25 first=7 \
              \"r-1\" 127.0.0.1 - upstream_connect"
         );
         let json: serde_json::Value = serde_json::from_str(&line(LogFormat::Json, &trace(None, 0))).expect("JSON");

@@ -1,4 +1,5 @@
-//! Counters, histograms, events, and what they have been lately: what there is to see of the mesh. Counting takes no lock.
+//! What there is to see of the mesh: counters, histograms and events, what they have been lately, and single calls in retrospect. Counting
+//! takes no lock.
 
 pub mod access_log;
 pub mod context;

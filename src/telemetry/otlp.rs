@@ -143,7 +143,12 @@ fn waits(trace: &Trace, base: Duration) -> Vec<Value> {
     let waited = trace.attempts.iter().enumerate().filter(|(_, attempt)| attempt.waited > Duration::ZERO);
     let wait = |(n, attempt): (usize, &AttemptTrace)| {
         let begin = base + attempt.offset.saturating_sub(attempt.waited);
-        let name = if n == 0 { "queue" } else { "backoff" };
+        let name = match n {
+            0 if trace.queued > Duration::ZERO => "queue",
+            // Such as a fault that a route injects, or the body of the request on its way.
+            0 => "delay",
+            _ => "backoff",
+        };
         event(name, begin, vec![double("weft.wait_ms", ms(attempt.waited))])
     };
     waited.map(wait).collect()

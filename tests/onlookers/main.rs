@@ -21,4 +21,5 @@ pub(crate) const EMBEDDED: bool = false;
 mod collector;
 #[cfg(feature = "otlp")]
 mod spans;
+mod taps;
 mod traces;
