@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -130,6 +131,7 @@ impl Loop {
             }
             self.clients.settle();
             self.lines.settle();
+            self.end_turn();
         }
         // Machines and seats are given back as everything else is dropped.
         for key in self.clients.keys() {
@@ -137,6 +139,13 @@ impl Loop {
                 self.bury(key, client);
             }
         }
+    }
+
+    /// Counts what there is to see of a loop after each turn.
+    fn end_turn(&self) {
+        let counters = self.counters();
+        counters.turns.record(self.shared.mesh.inner.clock.now().saturating_duration_since(self.now));
+        counters.upstream.store(self.lines.len().saturating_sub(self.inner.len()), Ordering::Relaxed);
     }
 
     /// How long nothing is to be done.

@@ -15,6 +15,7 @@ mod membership;
 mod meta;
 mod mirroring;
 mod pick;
+mod picture;
 pub mod ports;
 mod queue;
 pub mod record;

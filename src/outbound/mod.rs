@@ -6,6 +6,7 @@
 mod connection;
 mod health_checker;
 mod mirror;
+pub mod process;
 mod resolver;
 pub mod store;
 mod upstream;

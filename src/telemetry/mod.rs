@@ -3,5 +3,8 @@
 pub mod counters;
 pub mod doors;
 pub mod events;
+pub mod exposition;
 pub mod histogram;
+pub mod picture;
 pub mod report;
+pub mod table;

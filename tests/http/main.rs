@@ -23,6 +23,7 @@ mod house;
 mod inputs;
 mod instances;
 mod places;
+mod prometheus;
 mod repeated;
 mod routes;
 mod sent;

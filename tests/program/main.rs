@@ -12,6 +12,7 @@ mod command_line;
 mod configuration;
 mod demo;
 mod running;
+mod scraped;
 mod signals;
 mod state;
 #[allow(dead_code)] // The tests of the door use it as well.
