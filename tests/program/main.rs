@@ -11,6 +11,7 @@ mod support;
 mod command_line;
 mod configuration;
 mod demo;
+mod look;
 mod running;
 mod scraped;
 mod signals;
