@@ -12,6 +12,7 @@ mod command_line;
 mod configuration;
 mod demo;
 mod look;
+mod observed;
 mod running;
 mod scraped;
 mod signals;
