@@ -70,7 +70,7 @@ impl Mesh {
     }
 
     fn not_allowed(&self, status: u16, said: Option<String>) -> String {
-        let said = said.map_or(format!("status {status}"), |said| said);
+        let said = said.unwrap_or_else(|| format!("status {status}"));
         match &self.token_file {
             None => format!("{} wants a token: {said}; --token-file FILE shows one", harmless(&self.url)),
             Some(file) => {

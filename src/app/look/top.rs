@@ -1,5 +1,7 @@
 //! `weft top`: the whole picture in a terminal, again every second.
 
+#![allow(clippy::indexing_slicing)] // What a JSON value does not have is null; looking for it never panics.
+
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
