@@ -181,7 +181,7 @@ impl Loop {
         let persistence = self.persistence(client, exchange);
         let out = client.output.out(&mut self.spare);
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n");
-        write_field(out, "x-request-id", exchange.id.as_str().as_bytes());
+        write_field(out, "x-request-id", exchange.id.as_bytes());
         write_persistence(out, persistence);
         write_length(out, body.len() as u64);
         out.extend_from_slice(b"\r\n");

@@ -103,7 +103,7 @@ pub(super) fn write_proxied(
     write_field(out, "x-forwarded-host", head.first("x-forwarded-host").unwrap_or_else(|| request.authority()).as_bytes());
     write_list(out, head, "via", |out| out.extend_from_slice(VIA));
     let hops = head.first("x-mesh-hops").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    write_field(out, "x-request-id", exchange.id.as_str().as_bytes());
+    write_field(out, "x-request-id", exchange.id.as_bytes());
     write_field(out, "x-service-mesh", b"true");
     write_number(out, "x-mesh-hops", hops.saturating_add(1));
     write_number(out, "x-mesh-attempt", u64::from(attempt.number));
@@ -201,7 +201,7 @@ pub(super) fn write_answer_head(out: &mut Vec<u8>, answer: &ResponseHead, delive
     write_field(out, "x-mesh-instance", delivered.member.id.as_str().as_bytes());
     write_number(out, "x-mesh-attempts", u64::from(delivered.attempts));
     write_number(out, "x-mesh-upstream-ms", whole_ms(delivered.took));
-    write_field(out, "x-request-id", delivered.id.as_str().as_bytes());
+    write_field(out, "x-request-id", delivered.id.as_bytes());
     if answer.status == 101 {
         out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
     } else {

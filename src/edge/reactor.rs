@@ -1,6 +1,5 @@
 //! An event loop: one thread that serves many connections, and never waits for any one of them.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,6 +15,7 @@ use super::gate::Gate;
 use super::inner::Inner;
 use super::line::{Line, Phase};
 use super::mail::{Mail, Mailbox};
+use super::pool::Idle;
 use super::shared::Shared;
 use super::slots::{Key, Slots};
 use super::socket::Listener;
@@ -37,8 +37,8 @@ pub(super) struct Loop {
     pub(super) lines: Slots<Box<Line>>,
     pub(super) timers: Timers,
     pub(super) line_timers: Timers,
-    /// Idle connections by the instance they lead to. Each keeps its instance, so that no other has the same address.
-    pub(super) idle: HashMap<usize, Vec<Key>>,
+    /// Connections to instances that wait for the next call.
+    pub(super) idle: Idle,
     pub(super) inner: Inner,
     pub(super) spare: Spare,
     /// Exchanges to be used again. In boxes, so that a client takes one without moving it.
@@ -84,7 +84,7 @@ impl Loop {
             lines: Slots::new(),
             timers: Timers::new(now),
             line_timers: Timers::new(now),
-            idle: HashMap::new(),
+            idle: Idle::default(),
             inner: Inner::default(),
             spare: Spare::default(),
             exchanges: Vec::new(),
@@ -154,7 +154,8 @@ impl Loop {
             return Duration::ZERO;
         }
         let rest = self.gate.as_ref().and_then(|gate| gate.rests_until).map(|until| until.saturating_duration_since(self.now));
-        let all = [self.timers.quiet(self.now), self.line_timers.quiet(self.now), rest, Some(LONGEST)];
+        let past = self.timers.past(self.now);
+        let all = [self.timers.quiet(past), self.line_timers.quiet(past), rest, Some(LONGEST)];
         all.into_iter().flatten().min().unwrap_or(LONGEST)
     }
 
@@ -210,7 +211,8 @@ impl Loop {
 
     /// Looks after whatever's time has come.
     fn ring(&mut self) {
-        while let Some((tick, key)) = self.timers.due(self.now) {
+        let past = self.timers.past(self.now);
+        while let Some((tick, key)) = self.timers.due(past) {
             let Some(mut client) = self.clients.lend(key) else { continue };
             if self.timers.is_over(&mut client.alarm, key, tick) {
                 self.attend(key, client, Self::expire);
@@ -218,7 +220,7 @@ impl Loop {
                 self.clients.give_back(key, client);
             }
         }
-        while let Some((tick, key)) = self.line_timers.due(self.now) {
+        while let Some((tick, key)) = self.line_timers.due(past) {
             let Some(line) = self.lines.get_mut(key) else { continue };
             if self.line_timers.is_over(&mut line.alarm, key, tick) && line.owner.is_none() && line.member.is_some() {
                 self.drop_idle(key);
