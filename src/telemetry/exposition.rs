@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use super::histogram::{BOUNDS, Histogram};
+use super::histogram::{BOUND_COUNT, Histogram};
 
 /// Which of the two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,12 +126,16 @@ pub struct Out<'t> {
 impl Out<'_> {
     /// Says what the number is.
     pub fn is(&mut self, number: impl Into<Number>) {
-        self.sample("", None, number.into());
+        self.begin("", "");
+        self.end(number.into());
     }
 
     /// The same, with one more label.
     pub fn by(&mut self, label: &str, value: impl Display, number: impl Into<Number>) {
-        self.sample("", Some((label, &value)), number.into());
+        self.begin("", label);
+        // Writing to a String cannot fail.
+        let _ = write!(self.to.text, "{value}\"}}");
+        self.end(number.into());
     }
 
     /// Says of each word of `all` whether it is the one that applies.
@@ -144,41 +148,50 @@ impl Out<'_> {
     /// Says how long something took. Says nothing before it has happened.
     pub fn durations(&mut self, histogram: &Histogram) {
         let Some(within) = histogram.within_bounds() else { return };
-        for (bound, count) in BOUNDS.iter().zip(within.at_most) {
-            self.sample("_bucket", Some(("le", &Seconds(*bound, self.to.format))), count.into());
+        for (bound, count) in SECONDS.iter().zip(within.at_most) {
+            let is_whole = !bound.contains('.') && self.to.format == Format::OpenMetrics;
+            self.begin("_bucket", "le");
+            self.to.text.push_str(bound);
+            self.to.text.push_str(if is_whole { ".0\"}" } else { "\"}" });
+            self.end(count.into());
         }
-        self.sample("_bucket", Some(("le", &"+Inf")), within.count.into());
-        self.sample("_sum", None, within.sum.as_secs_f64().into());
-        self.sample("_count", None, within.count.into());
+        self.begin("_bucket", "le");
+        self.to.text.push_str("+Inf\"}");
+        self.end(within.count.into());
+        self.begin("_sum", "");
+        self.end(within.sum.as_secs_f64().into());
+        self.begin("_count", "");
+        self.end(within.count.into());
     }
 
-    fn sample(&mut self, end: &str, label: Option<(&str, &dyn Display)>, number: Number) {
+    /// Begins a sample, up to the value of its own label if it has one. There are very many samples: they are put together piece by piece.
+    fn begin(&mut self, end: &str, label: &str) {
         let text = &mut self.to.text;
         text.push_str(self.name);
         text.push_str(end);
-        let labels = self.labels;
-        let _ = match label {
-            None if labels.is_empty() => write!(text, " "),
-            None => write!(text, "{{{labels}}} "),
-            Some((label, value)) if labels.is_empty() => write!(text, "{{{label}=\"{value}\"}} "),
-            Some((label, value)) => write!(text, "{{{labels},{label}=\"{value}\"}} "),
-        };
-        let _ = writeln!(text, "{number}");
+        if label.is_empty() && self.labels.is_empty() {
+            return;
+        }
+        text.push('{');
+        text.push_str(self.labels);
+        if label.is_empty() {
+            text.push('}');
+            return;
+        }
+        text.push_str(if self.labels.is_empty() { "" } else { "," });
+        text.push_str(label);
+        text.push_str("=\"");
+    }
+
+    /// Ends a sample.
+    fn end(&mut self, number: Number) {
+        let _ = writeln!(self.to.text, " {number}");
     }
 }
 
-/// A bound in microseconds, as a label.
-struct Seconds(u64, Format);
-
-impl Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(us, format) = self;
-        // Every bound is a short decimal fraction.
-        let seconds = *us as f64 / 1e6;
-        let whole = us % 1_000_000 == 0 && *format == Format::OpenMetrics;
-        if whole { write!(f, "{seconds:.1}") } else { seconds.fmt(f) }
-    }
-}
+/// The [`BOUNDS`](super::histogram::BOUNDS) in seconds, as a label.
+const SECONDS: [&str; BOUND_COUNT] =
+    ["0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.075", "0.1", "0.25", "0.5", "0.75", "1", "2.5", "5", "7.5", "10"];
 
 /// Text as it may stand in a label, or, where quotes need no care, in a help line.
 pub(super) struct Escaped<'t>(pub(super) &'t str, pub(super) bool);
@@ -242,6 +255,13 @@ mod tests {
         }
         let text = written(Format::Prometheus, "a_seconds", Kind::Histogram, "", |out| out.durations(&histogram));
         assert!(text.contains("{le=\"1\"} 2"), "{text}");
+    }
+
+    #[test]
+    fn the_bounds_are_said_as_they_are() {
+        for (text, us) in SECONDS.iter().zip(crate::telemetry::histogram::BOUNDS) {
+            assert_eq!(text.parse::<f64>().map(|seconds| (seconds * 1e6).round()), Ok(us as f64), "{text}");
+        }
     }
 
     #[test]
