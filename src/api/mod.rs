@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
+use observe::text_format;
 pub use server::{ApiServer, ask};
 
 use overview::Glance;
@@ -25,6 +26,7 @@ use crate::contract::router::{self, Found, Handler, Route};
 use crate::mesh::Mesh;
 use crate::model::sync::{Locked, Published};
 use crate::telemetry::doors::DoorCounters;
+use crate::telemetry::exposition::Format;
 
 /// What handlers share.
 pub struct Api {
@@ -92,7 +94,8 @@ impl Api {
             Handler::Heartbeat => self.heartbeat(first, second),
             Handler::SetState => self.set_state(first, second, request),
             Handler::SetWeight => self.set_weight(first, second, request),
-            Handler::Metrics => Ok(self.metrics()),
+            Handler::Metrics => Ok(self.metrics(request)),
+            Handler::MetricsText => Ok(self.metrics_text(text_format(request).unwrap_or(Format::Prometheus))),
             Handler::Services => self.services(request),
             Handler::Service => self.service(first, request),
             Handler::Explain => self.explain(first),

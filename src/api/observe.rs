@@ -7,11 +7,16 @@ use serde_json::json;
 
 use super::Api;
 use crate::contract::answer::{Answer, ApiError};
+use crate::contract::negotiation::metrics_format;
 use crate::contract::request::{Request, watch};
 use crate::mesh::view::{InstanceView, ServiceView};
 use crate::model::{Invalid, shown};
+use crate::outbound::process;
 use crate::telemetry::doors::DoorReport;
+use crate::telemetry::exposition::Format;
+use crate::telemetry::picture::Picture;
 use crate::telemetry::report::Report;
+use crate::telemetry::table;
 use crate::telemetry::traces::Query;
 
 /// How many calls `/traces` shows unless it is asked for more or fewer.
@@ -25,9 +30,23 @@ struct Metrics {
     doors: DoorReport,
 }
 
+/// The text format that a request for metrics asks for.
+pub(super) fn text_format(request: &Request) -> Option<Format> {
+    request.headers.first("accept").and_then(metrics_format)
+}
+
 impl Api {
-    pub(super) fn metrics(&self) -> Answer {
-        Answer::pretty(&Metrics { mesh: self.mesh.metrics(), doors: self.doors.report() })
+    pub(super) fn metrics(&self, request: &Request) -> Answer {
+        match text_format(request) {
+            Some(format) => self.metrics_text(format),
+            None => Answer::pretty(&Metrics { mesh: self.mesh.metrics(), doors: self.doors.report() }),
+        }
+    }
+
+    pub(super) fn metrics_text(&self, format: Format) -> Answer {
+        let process = process::look();
+        let text = self.mesh.with_picture(|mesh| table::render(&Picture { mesh, doors: Some(&self.doors), process }, format));
+        Answer::new(200, format.content_type(), text)
     }
 
     pub(super) fn health(&self) -> Answer {

@@ -10,6 +10,7 @@ macro_rules! say {
 
 mod demo;
 mod logger;
+mod look;
 mod sample;
 mod state;
 mod supervisor;
@@ -58,6 +59,7 @@ enum Fatal {
     State(StateError),
     Start(StartError),
     Tap(TapError),
+    Look(look::Failed),
     Io(io::Error),
 }
 
@@ -71,6 +73,7 @@ impl Fatal {
             | Self::Start(StartError::Invalid(_)) => ExitCode::from(2),
             Self::Start(StartError::Listen(..)) => ExitCode::from(3),
             Self::State(_) | Self::Build(BuildError::Store(_)) => ExitCode::from(4),
+            Self::Look(failed) => failed.code(),
             Self::Build(BuildError::Thread(_)) | Self::Start(StartError::Thread(_)) | Self::Tap(TapError::Mesh(_)) | Self::Io(_) => {
                 ExitCode::from(1)
             }
@@ -86,6 +89,7 @@ impl fmt::Display for Fatal {
             Self::Build(error) => error.fmt(f),
             Self::State(error) => error.fmt(f),
             Self::Start(error) => error.fmt(f),
+            Self::Look(failed) => failed.fmt(f),
             Self::Io(error) => error.fmt(f),
         }
     }
@@ -98,7 +102,11 @@ impl From<io::Error> for Fatal {
 }
 
 fn run() -> Result<ExitCode, Fatal> {
-    let arguments = Arguments::parse(std::env::args_os().skip(1)).map_err(Fatal::Usage)?;
+    let mut words = std::env::args_os().skip(1).peekable();
+    if let Some(command) = words.next_if(look::knows) {
+        return look::run(&command.to_string_lossy(), words).map_err(Fatal::Look);
+    }
+    let arguments = Arguments::parse(words).map_err(Fatal::Usage)?;
     let load = || Config::load(&arguments, std::env::vars_os()).map_err(Fatal::Config);
     match &arguments.command {
         Command::Help => say!("{}", usage().trim_end()),

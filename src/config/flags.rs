@@ -60,7 +60,8 @@ pub struct Arguments {
     pub settings: Sourced,
 }
 
-const COMMANDS: [&str; 8] = ["serve", "demo", "config", "check", "state", "tap", "version", "help"];
+const COMMANDS: [&str; 13] =
+    ["serve", "demo", "config", "check", "state", "services", "instances", "events", "explain", "top", "tap", "version", "help"];
 
 impl Arguments {
     /// Reads a command line without the program's name.
@@ -140,6 +141,7 @@ fn command(word: &str) -> Result<Command, String> {
         "check" => Ok(Command::Check(PathBuf::new())),
         "version" => Ok(Command::Version),
         "help" => Ok(Command::Help),
+        "services" | "instances" | "events" | "explain" | "top" => Err(format!("{word} comes first: weft {word} [FLAGS]")),
         other => {
             let hint = closest(other, COMMANDS).map_or(String::new(), |near| format!("; did you mean {near}?"));
             Err(format!("{} is not a command{hint} See weft help", shown(other)))
@@ -209,6 +211,8 @@ Commands:
   config              print the effective configuration; --annotated says why of each key
   check FILE          check a configuration file
   state show DIR      print what a state directory keeps; export DIR prints it as JSON, import DIR reads that from stdin
+  services, instances, explain NAME, events [--follow], top
+                      look at a mesh that runs; weft services --help says how
   tap                 show calls of a running mesh as they happen: --url, --token-file, --service, --status 5xx, --slower-than-ms,
                       --limit, --json
   version, help
@@ -231,7 +235,7 @@ Flags (each also a variable, --drain-timeout-ms is WEFT_DRAIN_TIMEOUT_MS, and a 
         "
 Signals: TERM and INT drain and stop, a second one stops at once, HUP reloads the configuration.
 Exit codes: 0 stopped in order, 1 failed or stopped with calls unfinished, 2 bad usage or configuration, 3 cannot listen,
-4 cannot use the state directory.
+4 cannot use the state directory, 5 no mesh to look at, 6 it does not allow that.
 ",
     );
     text

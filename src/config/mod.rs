@@ -318,6 +318,10 @@ fn from_environment(environment: impl IntoIterator<Item = (OsString, OsString)>)
             continue;
         }
         let Some(name) = name.to_str().filter(|name| name.starts_with("WEFT_")) else { continue };
+        // Where a mesh is that is looked at.
+        if name == "WEFT_URL" {
+            continue;
+        }
         if name == "WEFT_CONFIG" {
             file = Some(value.into());
             continue;

@@ -5,6 +5,7 @@ pub mod browser;
 pub mod envelope;
 mod fields;
 pub mod handover;
+pub mod negotiation;
 pub mod paths;
 pub mod request;
 pub mod router;

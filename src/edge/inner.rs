@@ -33,6 +33,13 @@ pub(super) struct Inner {
     waiting: VecDeque<Key>,
 }
 
+impl Inner {
+    /// How many connections there are.
+    pub(super) const fn len(&self) -> usize {
+        self.lines.len()
+    }
+}
+
 /// A request that is handed to the API server.
 pub(super) struct Hand {
     stage: Handing,

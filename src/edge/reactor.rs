@@ -141,6 +141,7 @@ impl Loop {
             }
             self.clients.settle();
             self.lines.settle();
+            self.end_turn();
         }
         // Machines and seats are given back as everything else is dropped.
         for key in self.clients.keys() {
@@ -148,6 +149,13 @@ impl Loop {
                 self.bury(key, client);
             }
         }
+    }
+
+    /// Counts what there is to see of a loop after each turn.
+    fn end_turn(&self) {
+        let counters = self.counters();
+        counters.turns.record(self.shared.mesh.inner.clock.now().saturating_duration_since(self.now));
+        counters.upstream.store(self.lines.len().saturating_sub(self.inner.len()), Ordering::Relaxed);
     }
 
     /// How long nothing is to be done.

@@ -43,6 +43,11 @@ impl<T> Slots<T> {
         Self { slots: Vec::new(), free: Vec::new(), left: Vec::new() }
     }
 
+    /// How many tenants there are, lent ones included.
+    pub(super) const fn len(&self) -> usize {
+        self.slots.len() - self.free.len() - self.left.len()
+    }
+
     pub(super) fn insert(&mut self, tenant: T) -> Key {
         if let Some(at) = self.free.pop()
             && let Some(slot) = self.slots.get_mut(at as usize)

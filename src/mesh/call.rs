@@ -505,6 +505,9 @@ impl CallMachine {
     /// An attempt is over, but not the call.
     fn attempt_over(&mut self, mut flight: Flight, meaning: &Meaning, unreachable: bool, status: Option<u16>, now: Instant) {
         self.count(&flight, meaning.instance, status, now);
+        if let Some((cause, _)) = &self.last {
+            self.cluster.counters.retries_by_reason.add(cause.reason());
+        }
         let showed = flight.showed(meaning, unreachable, now);
         self.cluster.settle(Some((&mut flight.slot, showed)), None, Some(now));
     }
@@ -545,7 +548,7 @@ impl CallMachine {
         if !std::mem::replace(&mut self.counted, true) {
             self.running.count(result.is_ok(), took);
             match &result {
-                Ok(()) => self.cluster.counters.delivered(took),
+                Ok(()) => self.cluster.counters.delivered(self.attempts.last().and_then(|last| last.status).unwrap_or(0), took),
                 Err(cause) => self.cluster.counters.failed(cause, took),
             }
             self.cluster.counters.decided(self.decision.delay.is_some(), result.is_err() && fallback.is_some());

@@ -17,6 +17,7 @@ mod mirroring;
 mod observe;
 pub mod overview;
 mod pick;
+mod picture;
 pub mod ports;
 mod queue;
 pub mod record;

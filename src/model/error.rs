@@ -200,6 +200,14 @@ impl Cause {
             Self::Draining => Reason::Draining,
         }
     }
+
+    /// The status of an HTTP answer that says so.
+    pub const fn status(&self) -> u16 {
+        match self {
+            Self::FaultInjected(status) => *status,
+            _ => self.reason().status(),
+        }
+    }
 }
 
 impl From<Failure> for Cause {
@@ -244,10 +252,7 @@ impl CallError {
 
     /// The status of an HTTP answer that says so.
     pub const fn status(&self) -> u16 {
-        match self.cause {
-            Cause::FaultInjected(status) => status,
-            _ => self.reason().status(),
-        }
+        self.cause.status()
     }
 
     /// The status of the last answer, when the cause is one.

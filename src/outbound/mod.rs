@@ -11,6 +11,7 @@ mod health_checker;
 mod mirror;
 #[cfg(feature = "otlp")]
 mod otlp;
+pub mod process;
 mod resolver;
 #[cfg(feature = "tls")]
 mod securing;

@@ -1,10 +1,11 @@
 //! What is counted about the mesh, a service and an instance. Plain atomics: counting serialises nobody.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::histogram::Histogram;
-use crate::model::{Cause, Limit};
+use crate::model::{Cause, Limit, Reason};
 use crate::policy::breaker::Status;
 
 /// A number that only grows.
@@ -45,8 +46,14 @@ pub struct ServiceCounters {
     pub successes: Counter,
     /// Calls that failed, refusals included.
     pub failures: Counter,
+    /// Calls by the status they were answered with, before any fallback.
+    pub by_code: ByCode,
+    /// Calls that failed, by reason.
+    pub by_reason: ByReason,
     /// Attempts after the first.
     pub retries: Counter,
+    /// Attempts after the first by what the one before came to, those included that cost no budget.
+    pub retries_by_reason: ByReason,
     /// Retries left out because the budget was empty.
     pub budget_exhausted: Counter,
     /// Calls refused by the circuit breaker.
@@ -82,6 +89,8 @@ impl ServiceCounters {
     pub fn failed(&self, cause: &Cause, took: Duration) {
         self.failures.add(1);
         self.latency.record(took);
+        self.by_code.add(cause.status());
+        self.by_reason.add(cause.reason());
         match cause {
             Cause::CircuitOpen { .. } => self.circuit_open.add(1),
             Cause::FaultInjected(_) => self.fault_injected.add(1),
@@ -103,17 +112,22 @@ impl ServiceCounters {
 
     /// Counts a change of the circuit breaker.
     pub fn breaker_became(&self, status: Status) {
+        self.became(status).add(1);
+    }
+
+    /// How often the circuit breaker came into that state.
+    pub const fn became(&self, status: Status) -> &Counter {
         match status {
             Status::Open => &self.breaker_opened,
             Status::HalfOpen => &self.breaker_half_opened,
             Status::Closed => &self.breaker_closed,
         }
-        .add(1);
     }
 
-    /// Counts a call whose answer was delivered.
-    pub fn delivered(&self, took: Duration) {
+    /// Counts a call whose answer was delivered, with its status.
+    pub fn delivered(&self, status: u16, took: Duration) {
         self.successes.add(1);
+        self.by_code.add(status);
         self.latency.record(took);
     }
 }
@@ -142,6 +156,52 @@ impl ByLimit {
     }
 }
 
+/// Counts by reason.
+#[derive(Default, Debug)]
+pub struct ByReason {
+    counters: [Counter; Reason::ALL.len()],
+}
+
+impl ByReason {
+    /// One more.
+    pub fn add(&self, reason: Reason) {
+        if let Some(counter) = Reason::ALL.iter().position(|other| *other == reason).and_then(|at| self.counters.get(at)) {
+            counter.add(1);
+        }
+    }
+
+    /// The reasons that have occurred, with how often.
+    pub fn seen(&self) -> impl Iterator<Item = (Reason, u64)> {
+        Reason::ALL.iter().copied().zip(self.counters.iter().map(Counter::get)).filter(|(_, count)| *count > 0)
+    }
+}
+
+/// The statuses that are told apart; HTTP has no others.
+const CODES: std::ops::Range<u16> = 100..600;
+
+/// Counts by status. 4 KiB are taken by the first one.
+#[derive(Default, Debug)]
+pub struct ByCode {
+    counters: OnceLock<Box<[Counter]>>,
+    others: Counter,
+}
+
+impl ByCode {
+    /// One more.
+    pub fn add(&self, status: u16) {
+        let counters = self.counters.get_or_init(|| CODES.map(|_| Counter::default()).collect());
+        let place = status.checked_sub(CODES.start).map(usize::from);
+        place.and_then(|at| counters.get(at)).unwrap_or(&self.others).add(1);
+    }
+
+    /// The statuses that have occurred, with how often; 0 stands for those that HTTP does not have.
+    pub fn seen(&self) -> impl Iterator<Item = (u16, u64)> {
+        let known = CODES.zip(self.counters.get().map_or(&[][..], |all| all));
+        let known = known.map(|(code, counter)| (code, counter.get()));
+        known.chain([(0, self.others.get())]).filter(|(_, count)| *count > 0)
+    }
+}
+
 /// One instance.
 #[derive(Default, Debug)]
 pub struct InstanceCounters {
@@ -158,5 +218,24 @@ impl MeshCounters {
     pub fn call(&self, delivered: bool, took: Duration) {
         if delivered { &self.successes } else { &self.failures }.add(1);
         self.latency_us.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_and_reasons_are_counted_apart_and_what_has_not_occurred_is_not_there() {
+        let counters = ServiceCounters::default();
+        for status in [100, 200, 200, 599, 600, 999, 0] {
+            counters.delivered(status, Duration::ZERO);
+        }
+        counters.failed(&Cause::FaultInjected(418), Duration::ZERO);
+        counters.failed(&Cause::DeadlineExceeded, Duration::ZERO);
+        let codes: Vec<_> = counters.by_code.seen().collect();
+        assert_eq!(codes, [(100, 1), (200, 2), (418, 1), (504, 1), (599, 1), (0, 3)]);
+        let reasons: Vec<_> = counters.by_reason.seen().collect();
+        assert_eq!(reasons, [(Reason::DeadlineExceeded, 1), (Reason::FaultInjected, 1)]);
     }
 }

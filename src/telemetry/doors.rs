@@ -1,13 +1,17 @@
 //! What is counted at the doors: connections, what was refused before it became a call, what took too long.
+//!
+//! A line in the list below is a counter, its place in `GET /metrics` as JSON, and a metric.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Serialize;
 
 use super::counters::Counter;
+use super::histogram::Histogram;
+use super::table::{Of, Row, counter};
 
 macro_rules! door_counters {
-    ($($(#[$doc:meta])* $name:ident;)*) => {
+    ($(#[doc = $doc:literal] $name:ident;)*) => {
         /// One event loop. It alone writes here, so that counting costs no other loop anything.
         #[derive(Default, Debug)]
         #[repr(align(128))]
@@ -16,7 +20,11 @@ macro_rules! door_counters {
             pub open: AtomicUsize,
             /// Requests being answered.
             pub busy: AtomicUsize,
-            $($(#[$doc])* pub $name: Counter,)*
+            /// Connections to instances.
+            pub upstream: AtomicUsize,
+            /// How long each turn took: for so long, at worst, something waited that had come.
+            pub turns: Histogram,
+            $(#[doc = $doc] pub $name: Counter,)*
         }
 
         /// All event loops together, as `GET /metrics` shows them.
@@ -42,6 +50,13 @@ macro_rules! door_counters {
                 report
             }
         }
+
+        /// The rows of the table of metrics about what is counted here.
+        pub(super) const ROWS: &[Row] = &[
+            $(counter(concat!("weft_door_", stringify!($name), "_total"), $doc, Of::Doors(|doors, out| {
+                out.is(doors.loops.iter().map(|one| one.$name.get()).sum::<u64>());
+            })),)*
+        ];
     };
 }
 
@@ -103,6 +118,16 @@ impl DoorCounters {
     /// For so many event loops.
     pub fn new(loops: usize) -> Self {
         Self { loops: (0..loops).map(|_| LoopCounters::default()).collect(), spare: LoopCounters::default(), buffered: AtomicUsize::new(0) }
+    }
+
+    /// Connections to instances.
+    pub fn upstream(&self) -> usize {
+        self.loops.iter().map(|one| one.upstream.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Requests being answered.
+    pub fn busy(&self) -> usize {
+        self.loops.iter().map(|one| one.busy.load(Ordering::Relaxed)).sum()
     }
 
     /// Open connections.

@@ -171,6 +171,11 @@ impl Events {
         self.ring.with(|ring| ring.next)
     }
 
+    /// How many there have been.
+    pub fn count(&self) -> u64 {
+        self.ring.with(|ring| ring.next)
+    }
+
     /// The events after number `since` (0: all that are remembered).
     pub fn since(&self, since: u64) -> Page {
         self.ring.with(|ring| {

@@ -1,4 +1,8 @@
 //! A histogram of durations with buckets of at most 1/32 of their value, after Gil Tene's HdrHistogram: quantiles are off by at most 1.6 %.
+//!
+//! Monitoring systems want to know how many durations were within round [`BOUNDS`], and none of these is a border between two of our buckets:
+//! 0.5 ms lies within 496 to 503 µs. So each bucket that a bound lies in is kept in two parts, up to the bound and beyond, and the counts are
+//! exact, for durations in whole microseconds. Telling the parts apart costs a look into a table; what is added up stays one counter.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,9 +16,33 @@ const PER_OCTAVE: u64 = 32;
 const HIGHEST_BIT: u32 = 31;
 const BUCKETS: usize = (LINEAR + (HIGHEST_BIT as u64 - 5) * PER_OCTAVE) as usize;
 
+/// How many round bounds there are.
+pub const BOUND_COUNT: usize = 17;
+/// The bounds at which durations are told apart for monitoring, in microseconds: those that OpenTelemetry recommends for the durations of HTTP
+/// requests (semantic conventions, `http.server.request.duration`), and three below for what is near.
+pub const BOUNDS: [u64; BOUND_COUNT] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 250_000, 500_000, 750_000, 1_000_000, 2_500_000, 5_000_000,
+    7_500_000, 10_000_000,
+];
+/// For each bucket, the place of the bound within it, counted from 1; 0 where there is none.
+const BOUND_WITHIN: [u8; BUCKETS] = bound_within();
+
+#[allow(clippy::indexing_slicing)] // Evaluated by the compiler, which would not build what is out of bounds.
+const fn bound_within() -> [u8; BUCKETS] {
+    let mut within = [0; BUCKETS];
+    let mut bound = 0;
+    while bound < BOUND_COUNT {
+        bound += 1;
+        // There are 17.
+        within[index(BOUNDS[bound - 1])] = bound as u8;
+    }
+    within
+}
+
 /// Counts durations. Recording is a few relaxed atomic additions; 7 KiB are taken by the first one.
 #[derive(Default, Debug)]
 pub struct Histogram {
+    /// The buckets, without what follows them: their parts up to a bound, one for each bound.
     buckets: OnceLock<Box<[AtomicU64]>>,
     sum_us: AtomicU64,
     max_us: AtomicU64,
@@ -24,8 +52,8 @@ impl Histogram {
     /// Counts one duration.
     pub fn record(&self, time: Duration) {
         let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let buckets = self.buckets.get_or_init(|| (0..BUCKETS).map(|_| AtomicU64::new(0)).collect());
-        if let Some(bucket) = buckets.get(index(us)) {
+        let buckets = self.buckets.get_or_init(|| (0..BUCKETS + BOUND_COUNT).map(|_| AtomicU64::new(0)).collect());
+        if let Some(bucket) = buckets.get(place(us)) {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
         self.sum_us.fetch_add(us, Ordering::Relaxed);
@@ -37,7 +65,13 @@ impl Histogram {
 
     /// What has been counted so far.
     pub fn snapshot(&self) -> Snapshot {
-        let counts: Vec<u64> = self.buckets.get().map_or(Vec::new(), |all| all.iter().map(|b| b.load(Ordering::Relaxed)).collect());
+        let mut counts: Vec<u64> = self.buckets.get().map_or(Vec::new(), |all| all.iter().map(|b| b.load(Ordering::Relaxed)).collect());
+        let parts = counts.split_off(counts.len().min(BUCKETS));
+        for (part, bound) in parts.iter().zip(BOUNDS) {
+            if let Some(count) = counts.get_mut(index(bound)) {
+                *count += part;
+            }
+        }
         Snapshot {
             count: counts.iter().sum(),
             counts,
@@ -46,11 +80,40 @@ impl Histogram {
         }
     }
 
+    /// How many durations were within each of the [`BOUNDS`], counted exactly in whole microseconds. `None` when nothing has been counted.
+    pub fn within_bounds(&self) -> Option<WithinBounds> {
+        let (buckets, parts) = self.buckets.get()?.split_at_checked(BUCKETS)?;
+        let (mut at_most, mut count, mut from) = ([0; BOUND_COUNT], 0, 0);
+        for ((bound, part), at_most) in BOUNDS.iter().zip(parts).zip(&mut at_most) {
+            let to = index(*bound);
+            count += sum(buckets.get(from..to)) + part.load(Ordering::Relaxed);
+            *at_most = count;
+            from = to;
+        }
+        count += sum(buckets.get(from..));
+        Some(WithinBounds { at_most, count, sum: Duration::from_micros(self.sum_us.load(Ordering::Relaxed)) })
+    }
+
     /// Mean of all durations; zero when there is none.
     pub fn mean(&self) -> Duration {
         let snapshot = self.snapshot();
         u32::try_from(snapshot.count).ok().and_then(|count| snapshot.sum.checked_div(count)).unwrap_or_default()
     }
+}
+
+fn sum(buckets: Option<&[AtomicU64]>) -> u64 {
+    buckets.unwrap_or_default().iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
+}
+
+/// A histogram by [`BOUNDS`], at one moment.
+#[derive(Clone, Debug)]
+pub struct WithinBounds {
+    /// How many durations were at most as long as each bound.
+    pub at_most: [u64; BOUND_COUNT],
+    /// How many there were.
+    pub count: u64,
+    /// Their sum.
+    pub sum: Duration,
 }
 
 /// A histogram at one moment.
@@ -123,15 +186,27 @@ const fn low(number: u64) -> u32 {
     (number & 0xffff_ffff) as u32
 }
 
-/// The bucket of `us` microseconds.
-fn index(us: u64) -> usize {
-    if us < LINEAR {
-        return usize::try_from(us).unwrap_or(0);
+/// Where `us` microseconds are counted: in their bucket, or in the part of it that ends with a bound.
+fn place(us: u64) -> usize {
+    let bucket = index(us);
+    let bound = usize::from(BOUND_WITHIN.get(bucket).copied().unwrap_or(0));
+    match bound.checked_sub(1).and_then(|bound| BOUNDS.get(bound)) {
+        Some(limit) if us <= *limit => BUCKETS + bound - 1,
+        _ => bucket,
     }
-    let bit = (63 - us.leading_zeros()).min(HIGHEST_BIT);
-    let sub = (us >> (bit - 5)).min(2 * PER_OCTAVE - 1) - PER_OCTAVE;
-    let at = LINEAR + u64::from(bit - 6) * PER_OCTAVE + sub;
-    usize::try_from(at).unwrap_or(0)
+}
+
+/// The bucket of `us` microseconds.
+#[allow(clippy::cast_possible_truncation)] // All is below BUCKETS.
+const fn index(us: u64) -> usize {
+    if us < LINEAR {
+        return us as usize;
+    }
+    let highest = 63 - us.leading_zeros();
+    let bit = if highest < HIGHEST_BIT { highest } else { HIGHEST_BIT };
+    let above = us >> (bit - 5);
+    let sub = if above < 2 * PER_OCTAVE { above - PER_OCTAVE } else { PER_OCTAVE - 1 };
+    (LINEAR + (bit - 6) as u64 * PER_OCTAVE + sub) as usize
 }
 
 /// The middle of bucket `i`.
@@ -164,6 +239,31 @@ mod tests {
         let indices: Vec<usize> = (0..40).map(|bit| index(1 << bit)).collect();
         assert!(indices.windows(2).all(|pair| pair[0] <= pair[1]), "{indices:?}");
         assert_eq!(index(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn what_is_within_a_bound_is_counted_exactly() {
+        let histogram = Histogram::default();
+        assert!(histogram.within_bounds().is_none());
+        for bound in BOUNDS {
+            for us in [bound - 1, bound, bound + 1] {
+                histogram.record(Duration::from_micros(us));
+            }
+        }
+        histogram.record(Duration::from_secs(3600));
+        let within = histogram.within_bounds().expect("some");
+        for (n, at_most) in within.at_most.iter().enumerate() {
+            assert_eq!(*at_most, 3 * n as u64 + 2, "{} µs", BOUNDS[n]);
+        }
+        assert_eq!(within.count, 3 * 17 + 1);
+        assert_eq!((histogram.snapshot().count, histogram.snapshot().sum), (within.count, within.sum));
+    }
+
+    #[test]
+    fn no_two_bounds_share_a_bucket() {
+        let mut buckets = BOUNDS.map(index).to_vec();
+        buckets.dedup();
+        assert_eq!(buckets.len(), BOUND_COUNT);
     }
 
     #[test]

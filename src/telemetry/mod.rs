@@ -6,12 +6,15 @@ pub mod context;
 pub mod counters;
 pub mod doors;
 pub mod events;
+pub mod exposition;
 pub mod histogram;
 pub mod history;
 pub mod onlookers;
 #[cfg(feature = "otlp")]
 pub mod otlp;
+pub mod picture;
 pub mod report;
+pub mod table;
 pub mod taps;
 pub mod trace;
 pub mod traces;

@@ -26,6 +26,7 @@ mod house;
 mod inputs;
 mod instances;
 mod places;
+mod prometheus;
 mod repeated;
 mod routes;
 mod sent;
