@@ -71,7 +71,7 @@ impl Api {
                 }
             }
             Found::WrongMethod(allowed) => Routed::Refused(ApiError::WrongMethod(allowed).into()),
-            Found::Nothing => Routed::Refused(not_found(request)),
+            Found::Nothing => Routed::Refused(Answer::nothing_here(request.accepts("application/json"))),
         }
     }
 
@@ -115,15 +115,4 @@ impl Api {
     fn is_ready(&self) -> bool {
         self.ready.load(Ordering::SeqCst)
     }
-}
-
-/// The documented words for a plain client, JSON for one that asks for it.
-fn not_found(request: &Request) -> Answer {
-    let reason = crate::model::Reason::NotFound;
-    let answer = if request.accepts("application/json") {
-        Answer { status: 404, ..Answer::json(&serde_json::json!({"error": "Service Mesh - Not Found", "reason": reason.word()})) }
-    } else {
-        Answer::new(404, "text/plain; charset=utf-8", "Service Mesh - Not Found")
-    };
-    answer.with("x-mesh-reason", reason.word())
 }

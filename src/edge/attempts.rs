@@ -78,7 +78,7 @@ impl Loop {
             }
             match Socket::connect(*address) {
                 Ok(socket) => {
-                    let line = Line::to_instance(socket, &attempt.member)?;
+                    let line = Line::to_instance(socket, &attempt.member, &self.shared.trust)?;
                     return self.add_line(line).map(|key| (key, dial)).ok_or(ConnectFailure::Unreachable);
                 }
                 Err(error) => {
@@ -101,7 +101,7 @@ impl Loop {
                 call.method == Method::Head
             }
             Form::Proxy { proxied, upgrade } => {
-                forward::write_proxied(out, exchange, *proxied, *upgrade, attempt, client.address);
+                forward::write_proxied(out, exchange, *proxied, *upgrade, attempt, client);
                 exchange.request.method() == "HEAD"
             }
         };

@@ -67,10 +67,11 @@ pub(super) enum Heard {
 impl Loop {
     /// `POST /invoke`: a call as JSON.
     pub(super) fn begin_invoke(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange) -> Flow {
-        let call = match read_call(client, exchange) {
+        let mut call = match read_call(client, exchange) {
             Ok(call) => call,
             Err(fault) => return self.refuse(client, exchange, fault.into()),
         };
+        call.caller.name.clone_from(&client.name);
         let meta = CallMeta::of(&call, exchange.id.clone());
         match self.shared.mesh.start(meta, self.wake(key), exchange.began) {
             Ok(machine) => {
@@ -98,7 +99,7 @@ impl Loop {
         }
         let number = |name: &str| request.head.first(name).and_then(|text| text.parse::<u64>().ok());
         let method = Method::new(request.method()).ok().filter(|method| method.as_str() == request.method()).unwrap_or(Method::Other);
-        let caller = Caller { name: None, address: client.address };
+        let caller = Caller { name: client.name.clone(), address: client.address };
         let meta = CallMeta {
             endpoint: &forward::rooted(path),
             headers: &request.head,
@@ -364,7 +365,7 @@ impl Form {
         match self {
             Self::Invoke(call) => attempt.mirrored(call),
             Self::Proxy { proxied, upgrade: false } if exchange.incoming.is_done() => {
-                attempt.mirrored(&forward::as_call(exchange, *proxied, client.address)?)
+                attempt.mirrored(&forward::as_call(exchange, *proxied, client)?)
             }
             Self::Proxy { .. } => None,
         }

@@ -1,16 +1,22 @@
-//! Everything that touches the outer world on behalf of the mesh: calls and checks by ureq, host names, the health checker's threads,
-//! copies of calls, spans, the access log.
+//! Everything that touches the outer world on behalf of the mesh: calls and checks by ureq, whom they trust, host names, the health
+//! checker's threads, copies of calls, spans, the access log.
 //!
 //! [`Mesh::builder`] is here because it is what joins a mesh to this world.
 
 mod access_log;
+#[cfg(feature = "tls")]
+pub(crate) mod certificates;
 mod connection;
 mod health_checker;
 mod mirror;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod resolver;
+#[cfg(feature = "tls")]
+mod securing;
 pub mod store;
+#[cfg_attr(not(feature = "tls"), path = "no_trust.rs")]
+pub(crate) mod trust;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -23,6 +29,8 @@ use serde_json::Value;
 pub use access_log::TARGET as ACCESS_LOG;
 pub use resolver::SystemResolver;
 pub use upstream::Ureq;
+
+use trust::Trust;
 
 use crate::mesh::ports::{InMemory, Resolver, Store, Transport};
 use crate::mesh::{Mesh, Parts, RegistryError, Settings};
@@ -39,7 +47,7 @@ impl Mesh {
             parts: Parts {
                 clock: Arc::new(SystemClock),
                 dice: Arc::new(SystemDice),
-                transport: Arc::new(Ureq),
+                transport: Arc::new(Ureq::default()),
                 resolver: Arc::new(SystemResolver::default()),
                 store: Arc::new(InMemory),
                 settings: Settings::default(),
@@ -75,7 +83,7 @@ impl Builder {
         self
     }
 
-    /// Which addresses instances may have.
+    /// Which addresses instances may have, and how those are known that are spoken to over TLS.
     pub fn upstreams(mut self, upstreams: upstreams::Config) -> Self {
         self.parts.settings.upstreams = upstreams;
         self
@@ -138,10 +146,12 @@ impl Builder {
     pub fn build(self) -> Result<Mesh, BuildError> {
         let telemetry = self.parts.settings.telemetry.clone();
         telemetry.check_together().map_err(BuildError::Invalid)?;
+        let trust = Trust::read(&self.parts.settings.upstreams).map_err(BuildError::Invalid)?;
         let mesh = Mesh::assemble(self.parts).map_err(|error| match error {
             RegistryError::Invalid(fault) => BuildError::Invalid(fault),
             other => BuildError::Store(other),
         })?;
+        Trust::of(&mesh).change(trust);
         if self.background {
             health_checker::start(&mesh).map_err(BuildError::Thread)?;
             mirror::start(&mesh);

@@ -16,6 +16,8 @@ mod house;
 pub(crate) const INVOKE_ON: weft::server::InvokeOn = weft::server::InvokeOn::Edge;
 /// They go through the API.
 pub(crate) const EMBEDDED: bool = false;
+/// Whether the door speaks TLS.
+pub(crate) const SECURED: bool = false;
 
 #[cfg(feature = "otlp")]
 mod collector;
