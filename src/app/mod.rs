@@ -26,9 +26,8 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use tap::TapError;
-
 use supervisor::Supervisor;
+use tap::TapError;
 
 use crate::config::{Arguments, Command, Config, ConfigError, usage};
 use crate::mesh::Mesh;

@@ -144,7 +144,7 @@ fn what_waits_is_delivered_when_the_mesh_is_shut_down() {
 
 #[test]
 fn an_address_that_is_none_is_refused_with_its_name() {
-    for endpoint in ["localhost:4318", "ftp://x", "http://", "http://user@host/", "http://a b/"] {
+    for endpoint in ["localhost:4318", "ftp://x", "https://x", "http://", "http://user@host/", "http://a b/"] {
         let telemetry = json!({"telemetry": {"otlp": {"endpoint": endpoint}}});
         let fault = weft::Config::from_json(&telemetry).expect_err(endpoint);
         assert_eq!(fault.field, "telemetry.otlp.endpoint", "{endpoint}");
