@@ -76,6 +76,7 @@ const PLACES: &[Place] = &[
         within: &[
             "src/model/sync.rs",
             "src/model/time.rs",
+            "src/contract/access.rs",
             "src/telemetry/events.rs",
             "src/mesh/mod.rs",
             "src/mesh/registry.rs",
@@ -124,16 +125,17 @@ const PLACES: &[Place] = &[
     },
     Place {
         words: &["rustix"],
-        // Sockets, limits, and the lock on the state directory.
+        // Sockets, limits, the lock on the state directory, and whose the token file is.
         within: &[
             "src/outbound/connection.rs",
             "src/outbound/store/folder.rs",
             "src/api/server.rs",
             "src/edge/socket.rs",
             "src/edge/gate.rs",
+            "src/server/token_file.rs",
         ],
         tests_are_free: false,
-        instead: "sockets are opened and judged, and the state directory is locked, in these files",
+        instead: "sockets are opened and judged, the state directory is locked and the token file opened in these files",
     },
     Place {
         words: &["signal_hook", "simplelog", "lexopt", "process::exit"],

@@ -20,6 +20,7 @@ struct Registered<'a> {
 impl Api {
     pub(super) fn register(&self, request: &Request) -> Result<Answer, ApiError> {
         let registration = envelope::registration(&request.body)?;
+        request.may_touch(registration.service.as_str())?;
         let id = registration.id.clone();
         self.mesh.register(registration)?;
         Ok(Answer::json(&Registered { success: true, service_id: id.as_str() }))
@@ -27,6 +28,7 @@ impl Api {
 
     pub(super) fn deregister(&self, request: &Request) -> Result<Answer, ApiError> {
         let (service, id) = envelope::instance(&request.body)?;
+        request.may_touch(service.as_str())?;
         self.mesh.deregister(&service, &id)?;
         Ok(done())
     }

@@ -14,8 +14,10 @@ use serde_json::Value;
 
 pub use server::{ApiServer, ask};
 
+use crate::contract::access::{Access, Need};
 use crate::contract::answer::{Answer, ApiError};
 use crate::contract::browser;
+use crate::contract::caller::Denied;
 use crate::contract::request::Request;
 use crate::contract::router::{self, Found, Handler, Route};
 use crate::mesh::Mesh;
@@ -29,6 +31,8 @@ pub struct Api {
     ready: AtomicBool,
     /// The door listens on loopback only.
     loopback: bool,
+    /// Who may do what; `None`: everybody everything.
+    access: Option<Arc<Access>>,
     /// Guarded: the effective configuration, for `/config`.
     effective: Published<Arc<Value>>,
     /// What the edge counts.
@@ -44,10 +48,10 @@ enum Routed<'r> {
 }
 
 impl Api {
-    /// Handlers for `mesh`. `loopback`: the door listens on loopback only. `effective` is what `/config` shows.
-    pub fn new(mesh: &Mesh, loopback: bool, effective: Value, doors: Arc<DoorCounters>) -> Self {
+    /// Handlers for `mesh`. `loopback`: the door listens on loopback only. `access`: who may do what. `effective` is what `/config` shows.
+    pub fn new(mesh: &Mesh, loopback: bool, access: Option<Arc<Access>>, effective: Value, doors: Arc<DoorCounters>) -> Self {
         let effective = Published::new(Arc::new(effective));
-        Self { mesh: mesh.clone(), ready: AtomicBool::new(true), loopback, effective, doors }
+        Self { mesh: mesh.clone(), ready: AtomicBool::new(true), loopback, access, effective, doors }
     }
 
     /// Replaces what `/config` shows.
@@ -62,6 +66,10 @@ impl Api {
 
     /// Finds what handles a request, and judges whether it may.
     fn route<'r>(&self, request: &'r Request) -> Routed<'r> {
+        // The edge has judged it already; what it lets in by mistake still does not come further than this.
+        if let Err(why) = self.admit(request) {
+            return Routed::Refused(ApiError::Denied(why).into());
+        }
         match router::find(&request.method, request.path()) {
             Found::Route(route, captured) => {
                 let changes = !matches!(route.method, "GET");
@@ -75,6 +83,14 @@ impl Api {
         }
     }
 
+    fn admit(&self, request: &Request) -> Result<(), Denied> {
+        let need = Need::of(&request.method, request.path());
+        if self.access.is_none() || need.is_open() {
+            return Ok(());
+        }
+        need.judge(request.grant.as_ref().ok_or(Denied::NoToken)?)
+    }
+
     /// Handles a request that makes no call.
     fn handle(&self, route: &Route, captured: &[&str], request: &Request) -> Answer {
         let first = captured.first().copied().unwrap_or_default();
@@ -86,7 +102,7 @@ impl Api {
             Handler::Heartbeat => self.heartbeat(first, second),
             Handler::SetState => self.set_state(first, second, request),
             Handler::SetWeight => self.set_weight(first, second, request),
-            Handler::Metrics => Ok(self.metrics()),
+            Handler::Metrics => Ok(self.metrics(request)),
             Handler::Services => self.services(request),
             Handler::Service => self.service(first, request),
             Handler::Explain => self.explain(first),

@@ -20,8 +20,8 @@ struct Metrics {
 }
 
 impl Api {
-    pub(super) fn metrics(&self) -> Answer {
-        Answer::pretty(&Metrics { mesh: self.mesh.metrics(), doors: self.doors.report() })
+    pub(super) fn metrics(&self, request: &Request) -> Answer {
+        Answer::pretty(&Metrics { mesh: self.mesh.metrics_of(&|service| request.sees(service)), doors: self.doors.report() })
     }
 
     pub(super) fn health(&self) -> Answer {
@@ -62,6 +62,7 @@ impl Api {
         let filtered = healthy.is_some() || !labels.is_empty();
         let services = self.mesh.services().into_iter();
         let page: Vec<ServiceView> = services
+            .filter(|service| request.sees(&service.name))
             .filter(|service| name.as_ref().is_none_or(|name| service.name == *name))
             .filter(|service| after.as_ref().is_none_or(|after| service.name > *after))
             .map(|mut service| {
@@ -91,6 +92,8 @@ impl Api {
             None => 0,
             Some(text) => text.parse().map_err(|_| Invalid::new("since", format!("{} is not a number", shown(&text))))?,
         };
-        Ok(Answer::pretty(&self.mesh.events(since)))
+        let mut page = self.mesh.events(since);
+        page.events.retain(|event| event.service.as_ref().is_none_or(|service| request.sees(service.as_str())));
+        Ok(Answer::pretty(&page))
     }
 }

@@ -11,6 +11,7 @@ macro_rules! say {
 mod demo;
 mod sample;
 mod state;
+mod token;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -96,6 +97,7 @@ fn run() -> Result<ExitCode, Fatal> {
         Command::Config { annotated: true } => say!("{}", load()?.annotated().trim_end()),
         Command::Config { annotated: false } => say!("{:#}", load()?.effective()),
         Command::State(what, path) => state::run(*what, path)?,
+        Command::Token(new) => token::run(new, &load()?)?,
         Command::Serve => return serve(&arguments, &load()?, |_, _| Ok(())),
         Command::Demo { traffic } => return serve(&arguments, &load()?, |_, server| demo::start(server, *traffic)),
     }
@@ -176,11 +178,21 @@ fn announce(config: &Config, server: &Server) {
             format!("/invoke runs on workers: {calls} of {} make calls (blocking, with sleeping backoff)", config.server.workers)
         }
     };
-    say!("{calls}; {registry}; {tls}; no tokens: whoever reaches it may use it");
+    let tokens = match config.server.token_file.as_str() {
+        "" => "no tokens: whoever reaches it may use it".to_owned(),
+        file => format!("tokens of {file}"),
+    };
+    say!("{calls}; {registry}; {tls}; {tokens}");
 }
 
 /// Takes over a changed configuration. A bad one changes nothing and says why.
 fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server) {
+    // By themselves, so that a token can be taken away whatever else is wrong.
+    match server.reload_tokens() {
+        Ok(None) => {}
+        Ok(Some(callers)) => log::info!("the token file has been read again: {callers} callers"),
+        Err(fault) => log::error!("the token file was not read again, the tokens are what they were: {fault}"),
+    }
     let new = match Config::load(arguments, std::env::vars_os()) {
         Ok(new) => new,
         Err(error) => return log::error!("configuration not reloaded, nothing has changed: {error}"),

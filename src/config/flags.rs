@@ -30,6 +30,8 @@ pub enum Command {
     Check(PathBuf),
     /// Look at a state directory, or move what is kept there; the directory comes second.
     State(StateCommand, PathBuf),
+    /// Make a token.
+    Token(NewToken),
     /// Print the version.
     Version,
     /// Print how to use the program.
@@ -47,6 +49,19 @@ pub enum StateCommand {
     Import,
 }
 
+/// A token to be made.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NewToken {
+    /// Whose it will be.
+    pub name: String,
+    /// What it is for.
+    pub scopes: Vec<String>,
+    /// Which services it is for.
+    pub service_prefix: Option<String>,
+    /// How many instances its caller may have.
+    pub max_instances: Option<usize>,
+}
+
 /// The command line, read.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Arguments {
@@ -58,7 +73,7 @@ pub struct Arguments {
     pub settings: Sourced,
 }
 
-const COMMANDS: [&str; 7] = ["serve", "demo", "config", "check", "state", "version", "help"];
+const COMMANDS: [&str; 8] = ["serve", "demo", "config", "check", "state", "token", "version", "help"];
 
 impl Arguments {
     /// Reads a command line without the program's name.
@@ -87,6 +102,17 @@ impl Arguments {
                 Arg::Value(path) if matches!(&read.command, Command::State(_, before) if before.as_os_str().is_empty()) => {
                     if let Command::State(_, place) = &mut read.command {
                         *place = path.into();
+                    }
+                }
+                Arg::Value(word) if !named && word == "token" => {
+                    named = true;
+                    read.command = new_token(&mut parser)?;
+                }
+                Arg::Long(name @ ("scope" | "service-prefix" | "max-instances")) if matches!(read.command, Command::Token(_)) => {
+                    let flag = format!("--{name}");
+                    let text = text(value(&mut parser, &flag)?)?;
+                    if let Command::Token(new) = &mut read.command {
+                        new.set(&flag, text)?;
                     }
                 }
                 Arg::Value(word) if !named => {
@@ -122,6 +148,31 @@ fn state_command(word: &str) -> Result<StateCommand, String> {
         "export" => Ok(StateCommand::Export),
         "import" => Ok(StateCommand::Import),
         other => Err(format!("{} is not done to a state directory; use show, export or import", shown(other))),
+    }
+}
+
+const TOKEN_USAGE: &str = "whose token? use weft token new NAME --scope read,register,invoke,admin";
+
+/// What follows `token`: `new NAME`.
+fn new_token(parser: &mut Parser) -> Result<Command, String> {
+    let mut word = || match parser.next() {
+        Ok(Some(Arg::Value(word))) => text(word),
+        _ => Err(TOKEN_USAGE.to_owned()),
+    };
+    if word()? != "new" {
+        return Err(TOKEN_USAGE.to_owned());
+    }
+    Ok(Command::Token(NewToken { name: word()?, ..NewToken::default() }))
+}
+
+impl NewToken {
+    fn set(&mut self, flag: &str, text: String) -> Result<(), String> {
+        match flag {
+            "--scope" => self.scopes.extend(text.split(',').map(str::to_owned)),
+            "--service-prefix" => self.service_prefix = Some(text),
+            _ => self.max_instances = Some(text.parse().map_err(|_| format!("{flag}: {} is not a whole number", shown(&text)))?),
+        }
+        Ok(())
     }
 }
 
@@ -202,6 +253,8 @@ Commands:
   config              print the effective configuration; --annotated says why of each key
   check FILE          check a configuration file
   state show DIR      print what a state directory keeps; export DIR prints it as JSON, import DIR reads that from stdin
+  token new NAME      make a token and print it once: --scope read,register,invoke,admin [--service-prefix P] [--max-instances N];
+                      with --token-file it is added there, else its line for the file is printed
   version, help
 
 Flags (each also a variable, --drain-timeout-ms is WEFT_DRAIN_TIMEOUT_MS, and a key of the file, drainTimeoutMs):

@@ -1,12 +1,17 @@
 //! What both doors promise, written down once: which paths there are and who may use them, how a request is read, how a result is said.
 
+#[cfg(feature = "server")]
+pub mod access;
 pub mod answer;
 pub mod browser;
+pub mod caller;
 pub mod envelope;
 mod fields;
 pub mod handover;
 pub mod paths;
 pub mod request;
 pub mod router;
+#[cfg(feature = "server")]
+pub mod tokens;
 #[cfg(feature = "server")]
 pub mod wire;

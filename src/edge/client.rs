@@ -7,6 +7,7 @@ use super::exchange::Exchange;
 use super::shared::Open;
 use super::socket::{Moved, Socket};
 use super::timers::{Alarm, Tick};
+use crate::contract::access::Remembered;
 
 /// A connection of a caller.
 pub(super) struct Client {
@@ -31,6 +32,8 @@ pub(super) struct Client {
     pub(super) closes: bool,
     /// Counted as busy.
     pub(super) busy: bool,
+    /// Who its last request was from.
+    pub(super) remembered: Remembered,
     /// The request being answered.
     pub(super) exchange: Option<Box<Exchange>>,
     /// Counts it as open.
@@ -53,6 +56,7 @@ impl Client {
             charged: 0,
             closes: false,
             busy: false,
+            remembered: Remembered::default(),
             exchange: None,
             _open: open,
         }

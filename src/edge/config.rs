@@ -46,6 +46,8 @@ settings! {
         write_timeout_ms: Millis = Millis(30_000), in 1, 3_600_000;
         /// How long the workers may leave a question unanswered before they are replaced.
         watchdog_ms: Millis = Millis(10_000), in 10, 3_600_000;
+        /// The file that says who may do what, made by weft token new. Empty: everybody may do everything.
+        token_file: String = String::new();
         /// Allow listening beyond loopback although everybody there may do everything.
         insecure: bool = false;
         /// After a signal to stop: how long to go on as before with /ready saying no, so that load balancers notice.

@@ -1,5 +1,6 @@
 //! One request from its head to its answer: what it is about, its body where that is taken in whole, and who is to answer it.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use super::socket::Moved;
 use super::timers::Tick;
 use super::tunnel::Tunnel;
 use crate::contract::answer::{Answer, ApiError};
+use crate::contract::caller::Grant;
 use crate::contract::wire::{Persistence, write_answer, write_field, write_length, write_persistence};
 use crate::contract::{browser, paths};
 use crate::model::{Fields, Limit, RequestId, push_decimal};
@@ -28,6 +30,10 @@ pub(super) struct Exchange {
     pub(super) gathered: Vec<u8>,
     pub(super) id: RequestId,
     pub(super) began: Instant,
+    /// Who has sent it, where that has to be proven.
+    pub(super) grant: Option<Arc<Grant>>,
+    /// `Authorization` has a token for the mesh, which is nobody else's business.
+    pub(super) token_in_authorization: bool,
     told_to_go_on: bool,
     pub(super) task: Task,
 }
@@ -86,6 +92,8 @@ impl Exchange {
             gathered: Vec::new(),
             id: RequestId::from_roll(0, 0),
             began: now,
+            grant: None,
+            token_in_authorization: false,
             told_to_go_on: false,
             task: Task::None,
         }
@@ -194,12 +202,15 @@ impl Loop {
     /// Begins to do something about a request.
     fn set_out(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange) -> Flow {
         let request = &exchange.request;
-        let config = &self.shared.config;
         let goal = match paths::goal(request.method(), request.target(), request.authority(), &request.head) {
             paths::Goal::Api => Goal::Api,
             paths::Goal::Invoke => Goal::Invoke,
             paths::Goal::Proxy(proxied) => Goal::Proxy(proxied),
         };
+        if let Err(why) = self.identify(client, exchange, goal) {
+            return self.turn_away(client, exchange, why);
+        }
+        let request = &exchange.request;
         // A name of our own in the host, or a field of its own, cannot be forged by a page.
         let may_be_a_pages = matches!(goal, Goal::Invoke | Goal::Proxy(paths::Proxied::Path(..)));
         if may_be_a_pages
@@ -225,7 +236,7 @@ impl Loop {
             }
             _ => {}
         }
-        client.until = self.timers.tick(self.now + config.body_timeout_ms.duration());
+        client.until = self.timers.tick(self.now + self.shared.config.body_timeout_ms.duration());
         exchange.task = Task::Gather(goal);
         self.gather(key, client, exchange, goal)
     }

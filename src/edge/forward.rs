@@ -13,9 +13,7 @@ use crate::contract::wire::{Persistence, is_bodiless, write_field, write_length,
 use crate::mesh::Member;
 use crate::mesh::call::Attempt;
 use crate::model::time::whole_ms;
-use crate::model::{
-    Call, Caller, Endpoint, Fields, Headers, Invalid, Method, RequestId, is_hop_by_hop, is_of_mesh, is_only_ours, push_decimal,
-};
+use crate::model::{Call, Endpoint, Fields, Headers, Invalid, Method, RequestId, is_hop_by_hop, is_of_mesh, is_only_ours, push_decimal};
 
 /// How this hop is named to the next (RFC 9110 §7.6.3).
 const VIA: &[u8] = b"1.1 weft";
@@ -40,7 +38,10 @@ pub(super) fn as_call(exchange: &Exchange, proxied: paths::Proxied, client: Opti
     }
     call.body = (!exchange.gathered.is_empty()).then(|| exchange.gathered.as_slice().into());
     call.request_id = Some(exchange.id.clone());
-    call.caller = Caller { name: None, address: client };
+    if exchange.token_in_authorization {
+        call.headers.remove_all("authorization");
+    }
+    call.caller = exchange.caller(client);
     call.hops = request.head.first("x-mesh-hops").and_then(|text| text.parse().ok()).unwrap_or(0);
     Some(call)
 }
@@ -87,7 +88,8 @@ pub(super) fn write_proxied(
     let changes = attempt.changes.as_deref();
     let taken_out = |name: &[u8]| changes.is_some_and(|changes| std::str::from_utf8(name).is_ok_and(|name| changes.takes_out(name)));
     for (name, value) in head.fields() {
-        if !hops.end_here(name) && !is_only_ours(name) && !is_of_mesh(name) && !is_said_anew(name) && !taken_out(name) {
+        let is_for_the_mesh = exchange.token_in_authorization && name.eq_ignore_ascii_case(b"authorization");
+        if !hops.end_here(name) && !is_only_ours(name) && !is_of_mesh(name) && !is_said_anew(name) && !taken_out(name) && !is_for_the_mesh {
             write_field(out, name, value);
         }
     }
@@ -105,6 +107,9 @@ pub(super) fn write_proxied(
     let hops = head.first("x-mesh-hops").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     write_field(out, "x-request-id", exchange.id.as_str().as_bytes());
     write_field(out, "x-service-mesh", b"true");
+    if let Some(grant) = &exchange.grant {
+        write_field(out, "x-mesh-caller", grant.identity.name.as_bytes());
+    }
     write_number(out, "x-mesh-hops", hops.saturating_add(1));
     write_number(out, "x-mesh-attempt", u64::from(attempt.number));
     write_number(out, "x-request-timeout-ms", whole_ms(attempt.left).max(1));

@@ -104,7 +104,7 @@ impl Loop {
     pub(super) fn begin_on_workers(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange) -> Flow {
         let call = match read_call(client, exchange) {
             Ok(call) => call,
-            Err(fault) => return self.refuse(client, exchange, fault.into()),
+            Err(error) => return self.turn_away(client, exchange, error),
         };
         let waiting = Waiting { of_loop: self.index, client: key };
         match self.shared.desk.arrive(&call.service, waiting) {
@@ -266,6 +266,9 @@ impl Loop {
         write_field(out, handover::ID, exchange.id.as_str().as_bytes());
         if let Some(address) = client.address {
             write_field(out, handover::PEER, address.to_string().as_bytes());
+        }
+        if let Some(grant) = &exchange.grant {
+            write_field(out, handover::CALLER, grant.identity.name.as_bytes());
         }
         let waited = self.now.saturating_duration_since(exchange.began).as_micros();
         write_number(out, handover::WAITED_US, u64::try_from(waited).unwrap_or(u64::MAX));

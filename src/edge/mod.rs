@@ -29,6 +29,7 @@ mod exchange;
 mod forward;
 mod gate;
 pub mod http1;
+mod identity;
 mod inner;
 mod line;
 mod mail;
@@ -55,6 +56,7 @@ use mail::Mail;
 use reactor::Loop;
 use shared::Shared;
 
+use crate::contract::access::Access;
 use crate::mesh::Mesh;
 use crate::telemetry::doors::DoorCounters;
 
@@ -63,6 +65,15 @@ pub struct Edge {
     shared: Arc<Shared>,
     addresses: Vec<Address>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// Who may come in.
+#[derive(Clone)]
+pub struct Door {
+    /// All addresses are TCP on loopback, so that a request for another host has been led here.
+    pub loopback: bool,
+    /// Who may do what; `None`: everybody everything.
+    pub access: Option<Arc<Access>>,
 }
 
 /// Why the edge could not be started.
@@ -90,7 +101,7 @@ impl Edge {
         (loops, lines)
     }
 
-    /// Opens the doors. `loopback`: all of them are TCP on loopback.
+    /// Opens the doors.
     ///
     /// # Errors
     /// [`EdgeError`] when an address cannot be listened on or the system refuses a thread.
@@ -98,14 +109,14 @@ impl Edge {
         mesh: &Mesh,
         config: &Config,
         addresses: &[Address],
-        loopback: bool,
+        door: &Door,
         counters: &Arc<DoorCounters>,
     ) -> Result<Self, EdgeError> {
         let files = socket::raise_file_limit();
         let half = usize::try_from(files / 2).unwrap_or(usize::MAX).max(1);
         let most = if config.max_connections == 0 { half } else { config.max_connections.min(half) };
         let (addresses, listeners) = gate::open(addresses).map_err(|(address, error)| EdgeError::Listen(address, error))?;
-        let shared = Arc::new(Shared::new(mesh, config, most, loopback, Arc::clone(counters)));
+        let shared = Arc::new(Shared::new(mesh, config, most, door, Arc::clone(counters)));
         let (mut loops, mut mailboxes) = (Vec::new(), Vec::new());
         for index in 0..counters.loops.len() {
             let (each, mailbox) = Loop::new(index, Arc::clone(&shared)).map_err(EdgeError::Thread)?;

@@ -5,11 +5,13 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::Door;
 use super::config::Config;
 use super::desk::Desk;
 use super::http1::Limits;
 use super::mail::{Mail, Mailbox};
 use super::slots::Key;
+use crate::contract::access::Access;
 use crate::mesh::Mesh;
 use crate::model::ServiceName;
 use crate::model::sync::Locked;
@@ -21,6 +23,8 @@ pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) limits: Limits,
     pub(super) max_connections: usize,
+    /// Who may do what; `None`: everybody everything.
+    pub(super) access: Option<Arc<Access>>,
     /// All doors are TCP on loopback, so that a request for another host has been led here.
     pub(super) loopback: bool,
     pub(super) counters: Arc<DoorCounters>,
@@ -44,12 +48,13 @@ pub(super) struct Waiting {
 }
 
 impl Shared {
-    pub(super) fn new(mesh: &Mesh, config: &Config, max_connections: usize, loopback: bool, counters: Arc<DoorCounters>) -> Self {
+    pub(super) fn new(mesh: &Mesh, config: &Config, max_connections: usize, door: &Door, counters: Arc<DoorCounters>) -> Self {
         Self {
             mesh: mesh.clone(),
             limits: Limits { head: config.max_head_bytes, target: config.max_target_bytes },
             max_connections,
-            loopback,
+            access: door.access.clone(),
+            loopback: door.loopback,
             counters,
             closing: AtomicBool::new(false),
             desk: Desk::new(config.workers.saturating_sub(config.reserved_workers), config.queue),

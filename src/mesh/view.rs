@@ -181,6 +181,11 @@ impl Mesh {
 
     /// Everything that is counted.
     pub fn metrics(&self) -> Report {
+        self.metrics_of(&|_| true)
+    }
+
+    /// As [`Mesh::metrics`], with no word of the services that are not `seen`; totals are those of the whole mesh.
+    pub(crate) fn metrics_of(&self, seen: &dyn Fn(&str) -> bool) -> Report {
         let inner = &self.inner;
         let now = inner.clock.now();
         let (successes, failures) = (inner.counters.successes.get(), inner.counters.failures.get());
@@ -199,7 +204,7 @@ impl Mesh {
             refused: Limit::OF_THE_MESH.iter().map(|limit| (limit.setting(), inner.counters.refused.get(*limit))).collect(),
             services: BTreeMap::new(),
         };
-        for cluster in inner.registry.all() {
+        for cluster in inner.registry.all().into_iter().filter(|cluster| seen(cluster.name.as_str())) {
             add_service(&mut report, &cluster, now);
         }
         report

@@ -327,7 +327,9 @@ macro_rules! reasons {
 reasons! {
     /// Malformed JSON, or a missing or invalid field.
     BadRequest = "bad_request", 400;
-    /// The request came from a page of another origin, or under a host name that is not the mesh's.
+    /// There was no token, or no valid one.
+    Unauthorized = "unauthorized", 401;
+    /// The token is for something else, a rule of the service lets this caller not in, or a browser was made to send the request.
     Forbidden = "forbidden", 403;
     /// The address is refused by policy.
     UpstreamNotAllowed = "upstream_not_allowed", 403;

@@ -21,8 +21,22 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
-/// Fields only the mesh may set on a request to an instance.
-const OURS: [&str; 6] = ["host", "content-length", "expect", "x-request-id", "x-service-mesh", "x-request-timeout-ms"];
+/// The field in which Dapr clients send their token, which is for the mesh alone.
+pub const DAPR_API_TOKEN: &str = "dapr-api-token";
+
+/// Fields only the mesh may set on a request to an instance, or that would say in its name who calls: that is in `x-mesh-caller`.
+const OURS: [&str; 10] = [
+    "host",
+    "content-length",
+    "expect",
+    "x-request-id",
+    "x-service-mesh",
+    "x-request-timeout-ms",
+    DAPR_API_TOKEN,
+    "dapr-caller-app-id",
+    "dapr-caller-namespace",
+    "x-forwarded-client-cert",
+];
 
 /// Header fields that can be looked up, however they are kept.
 pub trait Fields {

@@ -1,8 +1,11 @@
 //! The server of a mesh: the edge on the public port, the API server behind it, and the watch over both.
 
+pub mod token_file;
+
 use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
@@ -13,7 +16,8 @@ use serde_json::Value;
 pub use crate::edge::{Address, Config, InvokeOn};
 
 use crate::api::{Api, ApiServer, ask};
-use crate::edge::{Edge, EdgeError};
+use crate::contract::access::Access;
+use crate::edge::{Door, Edge, EdgeError};
 use crate::mesh::Mesh;
 use crate::model::Invalid;
 use crate::model::sync::Locked;
@@ -24,6 +28,8 @@ pub struct Server {
     mesh: Mesh,
     api: Arc<Api>,
     edge: Arc<Edge>,
+    access: Option<Arc<Access>>,
+    token_file: String,
     /// Guarded: the workers, which the watchdog may replace.
     workers: Arc<Locked<Option<ApiServer>>>,
     watchdog: Option<JoinHandle<()>>,
@@ -81,20 +87,28 @@ impl Server {
         config.check_together().map_err(StartError::Invalid)?;
         let addresses = config.addresses().map_err(StartError::Invalid)?;
         let loopback = addresses.iter().all(Address::is_loopback);
-        if !loopback && !config.insecure {
-            let why =
-                format!("{} is not loopback, and whoever reaches it may do everything; add --insecure if that is meant", config.listen);
+        let access = match config.token_file.as_str() {
+            "" => None,
+            path => Some(Arc::new(Access::new(token_file::read(Path::new(path)).map_err(StartError::Invalid)?))),
+        };
+        if !loopback && access.is_none() && !config.insecure {
+            let why = format!(
+                "{} is not loopback, and whoever reaches it may do everything; name a --token-file, or add --insecure if that is meant",
+                config.listen
+            );
             return Err(StartError::Invalid(Invalid::new("listen", why)));
         }
         // Over a Unix socket, the Host field is whatever the client makes up.
         let judged = loopback && addresses.iter().any(|address| matches!(address, Address::Tcp(_)));
         let (loops, _) = Edge::loops(config);
         let counters = Arc::new(DoorCounters::new(loops));
-        let api = Arc::new(Api::new(mesh, judged, effective, Arc::clone(&counters)));
-        let edge = Arc::new(Edge::start(mesh, config, &addresses, judged, &counters)?);
+        let api = Arc::new(Api::new(mesh, judged, access.clone(), effective, Arc::clone(&counters)));
+        let door = Door { loopback: judged, access: access.clone() };
+        let edge = Arc::new(Edge::start(mesh, config, &addresses, &door, &counters)?);
         let stopped = Arc::new(AtomicBool::new(false));
         let workers = Arc::new(Locked::new(None));
-        let mut server = Self { mesh: mesh.clone(), api, edge, workers, watchdog: None, stopped };
+        let mut server =
+            Self { mesh: mesh.clone(), api, edge, access, token_file: config.token_file.clone(), workers, watchdog: None, stopped };
         let keeper = Keeper {
             mesh: mesh.clone(),
             api: Arc::clone(&server.api),
@@ -113,6 +127,18 @@ impl Server {
     /// Where it listens.
     pub fn addresses(&self) -> Vec<Address> {
         self.edge.addresses().to_vec()
+    }
+
+    /// Reads the token file again; answers how many callers it names, or nothing when there is none.
+    ///
+    /// # Errors
+    /// [`Invalid`]; the tokens are what they were.
+    pub fn reload_tokens(&self) -> Result<Option<usize>, Invalid> {
+        let Some(access) = &self.access else { return Ok(None) };
+        let tokens = token_file::read(Path::new(&self.token_file))?;
+        let callers = tokens.len();
+        access.replace(tokens);
+        Ok(Some(callers))
     }
 
     /// Replaces what `/config` shows.

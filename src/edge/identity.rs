@@ -1,0 +1,58 @@
+//! Who has sent a request, where that has to be proven, and whether they may.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::client::Client;
+use super::exchange::{Exchange, Flow, Goal};
+use super::reactor::Loop;
+use crate::contract::access::{self, Need};
+use crate::contract::answer::ApiError;
+use crate::contract::paths;
+use crate::contract::router::Scope;
+use crate::model::{Caller, Reason};
+
+impl Loop {
+    /// Finds out who has sent a request. Which service a call in JSON is about is not known yet, nor what a registration is about.
+    pub(super) fn identify(&self, client: &mut Client, exchange: &mut Exchange, goal: Goal) -> Result<(), ApiError> {
+        exchange.grant = None;
+        exchange.token_in_authorization = false;
+        let Some(access) = &self.shared.access else { return Ok(()) };
+        let request = &exchange.request;
+        let path = request.target().split('?').next().unwrap_or_default();
+        let need = Need::of(request.method(), path);
+        if goal == Goal::Api && need.is_open() {
+            return Ok(());
+        }
+        let (token, in_authorization) = access::token(request.head.fields())?;
+        let grant = access.of_token(token, &mut client.remembered)?;
+        match goal {
+            Goal::Api => need.judge(&grant)?,
+            Goal::Invoke => grant.may(Scope::Invoke, None)?,
+            Goal::Proxy(proxied) => {
+                let (service, _) = paths::service_and_path(proxied, request.target(), request.authority(), &request.head);
+                grant.may(Scope::Invoke, Some(service))?;
+            }
+        }
+        exchange.grant = Some(grant);
+        exchange.token_in_authorization = in_authorization;
+        Ok(())
+    }
+
+    /// Refuses a request that may not come in, or is not what it should be.
+    pub(super) fn turn_away(&mut self, client: &mut Client, exchange: &mut Exchange, error: ApiError) -> Flow {
+        match error.reason() {
+            Reason::Unauthorized => self.counters().unauthorized.add(1),
+            Reason::Forbidden => self.counters().forbidden.add(1),
+            _ => {}
+        }
+        self.refuse(client, exchange, error)
+    }
+}
+
+impl Exchange {
+    /// Its caller, as calls name it.
+    pub(super) fn caller(&self, address: Option<IpAddr>) -> Caller {
+        Caller { name: self.grant.as_ref().map(|grant| Arc::clone(&grant.identity.name)), address }
+    }
+}
