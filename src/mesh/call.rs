@@ -27,6 +27,7 @@ pub use super::step::{Attempt, Step, Verdict};
 use crate::model::time::Chances;
 use crate::model::{CallError, Cause, ConnectFailure, Failure, Fields, Limit, Method, RequestId, ServiceName};
 use crate::policy::Policy;
+use crate::policy::allow::Action;
 use crate::policy::balance::Draw;
 use crate::policy::classify::{Again, Event, Meaning, Outcome, classify};
 use crate::policy::retry::{self, Budget};
@@ -48,6 +49,8 @@ pub struct CallMachine {
     request_id: RequestId,
     idempotent: bool,
     max_retries: u32,
+    /// What the rules about callers say.
+    allowed: Action,
     /// The hash of what consistent hashing and sticky splits go by.
     key: Option<u64>,
     /// The hash by which its caller is told apart.
@@ -113,6 +116,7 @@ impl CallMachine {
         let (policy, mut chances) = (cluster.policy(), Chances::of(roll));
         let (key, caller) = (meta.key(&policy), meta.caller_key(&policy));
         let decision = meta.decide(&policy, key, &mut chances);
+        let allowed = meta.allowed(&policy, &decision);
         let route = decision.route.as_deref();
         let retry = route.and_then(|route| route.retry.as_ref()).unwrap_or(&policy.retry);
         let timeouts = route.and_then(|route| route.timeouts.as_ref()).unwrap_or(&policy.timeouts);
@@ -125,6 +129,7 @@ impl CallMachine {
             idempotent: meta.idempotent || retry.non_idempotent,
             max_retries: meta.max_retries.map_or(max_retries, |most| most.min(max_retries)),
             request_id: meta.request_id,
+            allowed,
             key,
             caller,
             chances,
@@ -153,6 +158,11 @@ impl CallMachine {
     pub fn step(&mut self, now: Instant) -> Step {
         loop {
             match std::mem::replace(&mut self.state, State::Over) {
+                State::New if self.allowed == Action::Deny => {
+                    // Nothing that a route does is for somebody who may not come in.
+                    self.decision = Decision::default();
+                    self.state = State::Ended(Err(Cause::NotAllowed));
+                }
                 // A fault that a route injects comes first.
                 State::New => self.state = State::HeldUp(self.decision.delay.map_or(now, |delay| self.start + delay)),
                 State::HeldUp(until) if now < until && !self.hurried && now < self.deadline.end() => {
@@ -240,6 +250,11 @@ impl CallMachine {
     /// The service that is called.
     pub fn service(&self) -> &ServiceName {
         &self.cluster.name
+    }
+
+    /// What the service's rules about callers say of it.
+    pub(super) const fn allowed(&self) -> Action {
+        self.allowed
     }
 
     /// The id of the call.

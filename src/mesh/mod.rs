@@ -48,6 +48,7 @@ use registry::{Layers, Registry};
 use crate::model::sync::{Locked, Published, Turns};
 use crate::model::time::{Clock, Dice};
 use crate::model::{CallError, Cause, Limit, ServiceName};
+use crate::policy::allow::Action;
 use crate::policy::upstreams;
 use crate::telemetry::counters::MeshCounters;
 use crate::telemetry::events::{Events, Kind, Page};
@@ -200,7 +201,16 @@ impl Mesh {
             Cause::Draining
         } else {
             match self.inner.registry.find(meta.service.as_str()) {
-                Some(cluster) => return Ok(CallMachine::start(cluster, meta, self.inner.dice.roll(), running, wake, start)),
+                Some(cluster) => {
+                    let (caller, method, counted) = (meta.caller, meta.method, Arc::clone(&cluster));
+                    let machine = CallMachine::start(cluster, meta, self.inner.dice.roll(), running, wake, start);
+                    if machine.allowed() == Action::Audit {
+                        counted.counters.audited.add(1);
+                        let name = caller.name.as_deref().unwrap_or("somebody unknown");
+                        log::warn!("{}: would be refused: {method} by {name} (request {})", counted.name, machine.request_id());
+                    }
+                    return Ok(machine);
+                }
                 None => Cause::UnknownService,
             }
         };

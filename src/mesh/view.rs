@@ -360,6 +360,8 @@ fn refused(counters: &ServiceCounters) -> RefusedReport {
         overloaded: of(&[Limit::Queue, Limit::QueueTimeout, Limit::Workers]),
         rate_limited: of(&[Limit::Rate, Limit::CallerRate]),
         fault_injected: counters.fault_injected.get(),
+        not_allowed: counters.not_allowed.get(),
+        audited: counters.audited.get(),
         retries_over_budget: counters.budget_exhausted.get(),
         by_limit: Limit::OF_CALLS.iter().map(|limit| (limit.setting(), counters.by_limit.get(*limit))).collect(),
     }

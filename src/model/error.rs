@@ -171,6 +171,8 @@ pub enum Cause {
     DeadlineExceeded,
     /// The call passed through too many meshes.
     LoopDetected,
+    /// The service's rules do not let this caller in.
+    NotAllowed,
     /// A route was told to fail it with this status.
     FaultInjected(u16),
     /// The mesh is shutting down.
@@ -193,6 +195,7 @@ impl Cause {
             Self::Timeout => Reason::UpstreamTimeout,
             Self::DeadlineExceeded => Reason::DeadlineExceeded,
             Self::LoopDetected => Reason::LoopDetected,
+            Self::NotAllowed => Reason::Forbidden,
             Self::FaultInjected(_) => Reason::FaultInjected,
             Self::Draining => Reason::Draining,
         }
@@ -293,6 +296,7 @@ impl fmt::Display for CallError {
             Cause::Timeout => write!(f, "no whole answer within the time of one attempt"),
             Cause::DeadlineExceeded => f.write_str("the deadline of the call has passed"),
             Cause::LoopDetected => write!(f, "the call to {service} has passed through too many meshes"),
+            Cause::NotAllowed => write!(f, "the rules of {service} do not let this caller make this call"),
             Cause::FaultInjected(status) => write!(f, "a fault was injected: the route says to answer {status}"),
             Cause::Draining => f.write_str("the mesh is shutting down"),
         }
