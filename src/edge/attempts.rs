@@ -75,7 +75,8 @@ impl Loop {
             }
             match Socket::connect(*address) {
                 Ok(socket) => {
-                    let line = Line::to_instance(socket, &attempt.member)?;
+                    let mut line = Line::to_instance(socket, &attempt.member)?;
+                    line.address = Some(*address);
                     return self.add_line(line).map(|key| (key, dial)).ok_or(ConnectFailure::Unreachable);
                 }
                 Err(error) => {

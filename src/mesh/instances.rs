@@ -176,7 +176,6 @@ impl Mesh {
     }
 
     fn judge_all(&self, host: &Host, addresses: &[IpAddr], port: u16) -> Result<(), RegistryError> {
-        let judge = self.inner.upstreams.read(Arc::clone);
-        addresses.iter().try_for_each(|ip| judge.judge(host, *ip, port)).map_err(RegistryError::NotAllowed)
+        addresses.iter().try_for_each(|ip| self.judge(host, *ip, port)).map_err(RegistryError::NotAllowed)
     }
 }

@@ -80,6 +80,8 @@ pub(crate) struct Inner {
     max_instances: usize,
     /// Guarded: which addresses instances may have.
     upstreams: Published<Arc<upstreams::Config>>,
+    /// Guarded: where the mesh itself listens, if nobody may be called there.
+    own: Published<Arc<upstreams::Own>>,
     started: Instant,
     /// Waits between attempts are skipped.
     hurried: AtomicBool,
@@ -141,6 +143,7 @@ impl Mesh {
                 counters: MeshCounters::default(),
                 max_instances: max_instances_per_service,
                 upstreams: Published::new(Arc::new(upstreams)),
+                own: Published::default(),
                 hurried: AtomicBool::new(false),
                 stopping: AtomicBool::new(false),
                 running: AtomicUsize::new(0),

@@ -105,6 +105,10 @@ impl Server {
         let api = Arc::new(Api::new(mesh, judged, access.clone(), effective, Arc::clone(&counters)));
         let door = Door { loopback: judged, access: access.clone() };
         let edge = Arc::new(Edge::start(mesh, config, &addresses, &door, &counters)?);
+        if access.is_some() || !loopback {
+            let tcp = |address: &Address| if let Address::Tcp(at) = address { Some(*at) } else { None };
+            mesh.refuse_own(edge.addresses().iter().filter_map(tcp));
+        }
         let stopped = Arc::new(AtomicBool::new(false));
         let workers = Arc::new(Locked::new(None));
         let mut server =

@@ -25,3 +25,4 @@ mod allow;
 mod callers;
 mod token_file;
 mod tokens;
+mod upstreams;
