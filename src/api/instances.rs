@@ -19,10 +19,12 @@ struct Registered<'a> {
 
 impl Api {
     pub(super) fn register(&self, request: &Request) -> Result<Answer, ApiError> {
-        let registration = envelope::registration(&request.body)?;
+        let mut registration = envelope::registration(&request.body)?;
         request.may_touch(registration.service.as_str())?;
         let id = registration.id.clone();
-        self.mesh.register(registration)?;
+        let grant = request.grant.as_ref();
+        registration.owner = grant.map(|grant| std::sync::Arc::clone(&grant.identity.name));
+        self.mesh.register_within(registration, grant.and_then(|grant| grant.max_instances))?;
         Ok(Answer::json(&Registered { success: true, service_id: id.as_str() }))
     }
 

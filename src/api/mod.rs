@@ -14,12 +14,13 @@ use serde_json::Value;
 
 pub use server::{ApiServer, ask};
 
-use crate::contract::access::{Access, Need};
+use crate::contract::access::{Door, Need};
 use crate::contract::answer::{Answer, ApiError};
 use crate::contract::browser;
 use crate::contract::caller::Denied;
+use crate::contract::redact::redacted;
 use crate::contract::request::Request;
-use crate::contract::router::{self, Found, Handler, Route};
+use crate::contract::router::{self, Found, Handler, Route, Scope};
 use crate::mesh::Mesh;
 use crate::model::sync::Published;
 use crate::telemetry::doors::DoorCounters;
@@ -29,10 +30,8 @@ pub struct Api {
     mesh: Mesh,
     /// Whether `/ready` says so.
     ready: AtomicBool,
-    /// The door listens on loopback only.
-    loopback: bool,
-    /// Who may do what; `None`: everybody everything.
-    access: Option<Arc<Access>>,
+    /// Who may come in.
+    door: Door,
     /// Guarded: the effective configuration, for `/config`.
     effective: Published<Arc<Value>>,
     /// What the edge counts.
@@ -48,15 +47,15 @@ enum Routed<'r> {
 }
 
 impl Api {
-    /// Handlers for `mesh`. `loopback`: the door listens on loopback only. `access`: who may do what. `effective` is what `/config` shows.
-    pub fn new(mesh: &Mesh, loopback: bool, access: Option<Arc<Access>>, effective: Value, doors: Arc<DoorCounters>) -> Self {
-        let effective = Published::new(Arc::new(effective));
-        Self { mesh: mesh.clone(), ready: AtomicBool::new(true), loopback, access, effective, doors }
+    /// Handlers for `mesh`. `door`: who may come in. `effective` is what `/config` shows.
+    pub fn new(mesh: &Mesh, door: Door, effective: Value, doors: Arc<DoorCounters>) -> Self {
+        let effective = Published::new(Arc::new(redacted(effective)));
+        Self { mesh: mesh.clone(), ready: AtomicBool::new(true), door, effective, doors }
     }
 
     /// Replaces what `/config` shows.
     pub fn set_effective(&self, effective: Value) {
-        self.effective.update(|current| *current = Arc::new(effective));
+        self.effective.update(|current| *current = Arc::new(redacted(effective)));
     }
 
     /// From now on `/ready` says no.
@@ -72,10 +71,16 @@ impl Api {
         }
         match router::find(&request.method, request.path()) {
             Found::Route(route, captured) => {
-                let changes = !matches!(route.method, "GET");
-                match browser::judge(request.headers.first("host").unwrap_or_default(), request.headers.first("origin"), self.loopback) {
-                    Err(why) if changes => Routed::Refused(ApiError::Forbidden(why).into()),
-                    _ => Routed::Here(route, captured),
+                let host = request.headers.first("host").unwrap_or_default();
+                let judged = match (route.method, route.scope) {
+                    // What is open to everybody is no secret.
+                    ("GET", Scope::Open) => Ok(()),
+                    ("GET", _) => browser::judge_host(host, self.door.loopback),
+                    _ => browser::judge(host, request.headers.first("origin"), &self.door),
+                };
+                match judged {
+                    Err(why) => Routed::Refused(ApiError::Forbidden(why).into()),
+                    Ok(()) => Routed::Here(route, captured),
                 }
             }
             Found::WrongMethod(allowed) => Routed::Refused(ApiError::WrongMethod(allowed).into()),
@@ -85,7 +90,7 @@ impl Api {
 
     fn admit(&self, request: &Request) -> Result<(), Denied> {
         let need = Need::of(&request.method, request.path());
-        if self.access.is_none() || need.is_open() {
+        if self.door.access.is_none() || need.is_open() {
             return Ok(());
         }
         need.judge(request.grant.as_ref().ok_or(Denied::NoToken)?)
@@ -106,9 +111,9 @@ impl Api {
             Handler::Services => self.services(request),
             Handler::Service => self.service(first, request),
             Handler::Explain => self.explain(first),
-            Handler::Policy => self.policy(first),
+            Handler::Policy => self.policy(first, request),
             Handler::PatchPolicy => self.patch_policy(first, request),
-            Handler::ResetPolicy => self.reset_policy(first),
+            Handler::ResetPolicy => self.reset_policy(first, request),
             Handler::SetBreaker => self.set_breaker(first, request),
             Handler::Events => self.events(request),
             Handler::Config => Ok(Answer::pretty(&*self.effective.read(Arc::clone))),

@@ -216,7 +216,7 @@ fn all() -> Map<String, Value> {
 
 /// The keys that can be set by a flag or a variable.
 pub(super) fn scalars() -> impl Iterator<Item = String> {
-    all().into_iter().map(|(key, _)| key)
+    all().into_iter().filter(|(_, default)| !default.is_object()).map(|(key, _)| key)
 }
 
 /// One setting as a configuration by itself. What reads as a number or a boolean is one, unless the setting is a text.
@@ -261,7 +261,7 @@ Flags (each also a variable, --drain-timeout-ms is WEFT_DRAIN_TIMEOUT_MS, and a 
   --config FILE
 "
     );
-    for (key, default) in all() {
+    for (key, default) in all().into_iter().filter(|(_, default)| !default.is_object()) {
         let flag = format!("--{}", separated(&key, '-'));
         let shown = match &default {
             Value::Bool(_) => String::new(),

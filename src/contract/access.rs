@@ -17,6 +17,24 @@ pub struct Access {
     version: AtomicU64,
 }
 
+/// Who may come in.
+#[derive(Clone, Default)]
+pub struct Door {
+    /// All addresses are TCP on loopback, so that a request for another host has been led here.
+    pub loopback: bool,
+    /// Who may do what; `None`: everybody everything.
+    pub access: Option<Arc<Access>>,
+    /// Origins whose pages may use the API.
+    pub origins: Arc<[String]>,
+}
+
+impl Door {
+    /// Whether pages of that origin may use the API.
+    pub fn allows(&self, origin: &str) -> bool {
+        self.origins.iter().any(|allowed| allowed == origin)
+    }
+}
+
 /// What the last request of a connection has proven, so that the same bytes need not be looked up again.
 #[derive(Default)]
 pub struct Remembered {

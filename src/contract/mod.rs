@@ -3,12 +3,15 @@
 #[cfg(feature = "server")]
 pub mod access;
 pub mod answer;
+#[cfg(feature = "server")]
 pub mod browser;
 pub mod caller;
 pub mod envelope;
 mod fields;
 pub mod handover;
 pub mod paths;
+#[cfg(feature = "server")]
+pub mod redact;
 pub mod request;
 pub mod router;
 #[cfg(feature = "server")]

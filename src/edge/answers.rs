@@ -110,6 +110,7 @@ impl Loop {
             id: &exchange.id,
             persistence,
             collected,
+            for_page: Some(exchange).filter(|exchange| exchange.cors),
             is_1_0: exchange.request.is_1_0(),
         };
         forward::write_answer_head(client.output.out(&mut self.spare), &line.answer, &delivered);

@@ -17,9 +17,9 @@ use super::timers::Tick;
 use super::tunnel::Tunnel;
 use crate::contract::answer::{Answer, ApiError};
 use crate::contract::caller::Grant;
-use crate::contract::wire::{Persistence, write_answer, write_field, write_length, write_persistence};
-use crate::contract::{browser, paths};
-use crate::model::{Fields, Limit, RequestId, push_decimal};
+use crate::contract::paths;
+use crate::contract::wire::{Persistence, write_answer, write_answer_with};
+use crate::model::{Fields, Limit, RequestId};
 
 /// A request being answered. Made to be used again.
 pub(super) struct Exchange {
@@ -34,6 +34,8 @@ pub(super) struct Exchange {
     pub(super) grant: Option<Arc<Grant>>,
     /// `Authorization` has a token for the mesh, which is nobody else's business.
     pub(super) token_in_authorization: bool,
+    /// It comes from a page that may see its answer.
+    pub(super) cors: bool,
     told_to_go_on: bool,
     pub(super) task: Task,
 }
@@ -94,12 +96,13 @@ impl Exchange {
             began: now,
             grant: None,
             token_in_authorization: false,
+            cors: false,
             told_to_go_on: false,
             task: Task::None,
         }
     }
 
-    fn head_only(&self) -> bool {
+    pub(super) fn head_only(&self) -> bool {
         self.request.method() == "HEAD"
     }
 }
@@ -170,33 +173,14 @@ impl Loop {
         exchange.began = self.now;
         exchange.told_to_go_on = !request.expects_continue();
         exchange.gathered.clear();
-        if asks_for_health(request) && exchange.incoming.is_done() {
+        exchange.cors = false;
+        if super::health::asks_for_health(request) && exchange.incoming.is_done() {
             self.tell_health(client, &exchange);
             return self.finish(client, exchange);
         }
         client.stage = Stage::Busy;
         let flow = self.set_out(key, client, &mut exchange);
         self.follow(key, client, exchange, flow);
-    }
-
-    /// `GET /health`, the mesh itself.
-    fn tell_health(&mut self, client: &mut Client, exchange: &Exchange) {
-        let mut body = std::mem::take(&mut self.stream);
-        body.clear();
-        body.extend_from_slice(b"{\"status\":\"healthy\",\"timestamp\":");
-        push_decimal(&mut body, self.shared.mesh.inner.clock.wall_ms());
-        body.push(b'}');
-        let persistence = self.persistence(client, exchange);
-        let out = client.output.out(&mut self.spare);
-        out.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n");
-        write_field(out, "x-request-id", exchange.id.as_str().as_bytes());
-        write_persistence(out, persistence);
-        write_length(out, body.len() as u64);
-        out.extend_from_slice(b"\r\n");
-        if !exchange.head_only() {
-            out.extend_from_slice(&body);
-        }
-        self.stream = body;
     }
 
     /// Begins to do something about a request.
@@ -207,18 +191,13 @@ impl Loop {
             paths::Goal::Invoke => Goal::Invoke,
             paths::Goal::Proxy(proxied) => Goal::Proxy(proxied),
         };
+        if let Some(flow) = self.judge_page(client, exchange, goal) {
+            return flow;
+        }
         if let Err(why) = self.identify(client, exchange, goal) {
             return self.turn_away(client, exchange, why);
         }
         let request = &exchange.request;
-        // A name of our own in the host, or a field of its own, cannot be forged by a page.
-        let may_be_a_pages = matches!(goal, Goal::Invoke | Goal::Proxy(paths::Proxied::Path(..)));
-        if may_be_a_pages
-            && !matches!(request.method(), "GET" | "HEAD" | "OPTIONS")
-            && let Err(why) = browser::judge(request.authority(), request.head.first("origin"), self.shared.loopback)
-        {
-            return self.refuse(client, exchange, ApiError::Forbidden(why));
-        }
         let most = self.most_gathered(goal);
         match (goal, request.framing()) {
             _ if request.method() == "CONNECT" => {
@@ -421,7 +400,8 @@ impl Loop {
     pub(super) fn say(&mut self, client: &mut Client, exchange: &Exchange, answer: &Answer) -> Flow {
         client.closes |= !exchange.incoming.is_done();
         let persistence = self.persistence(client, exchange);
-        write_answer(client.output.out(&mut self.spare), answer, &exchange.id, persistence, exchange.head_only());
+        let extra = |out: &mut Vec<u8>| super::page::write_cors(out, exchange);
+        write_answer_with(client.output.out(&mut self.spare), answer, &exchange.id, persistence, exchange.head_only(), extra);
         Flow::Over
     }
 
@@ -434,12 +414,6 @@ impl Loop {
             (false, false) => Persistence::Stays,
         }
     }
-}
-
-/// Whether a request is about the health of the mesh itself, and not of a service that its host or a field names.
-fn asks_for_health(request: &RequestHead) -> bool {
-    let goal = || paths::goal(request.method(), request.target(), request.authority(), &request.head);
-    request.target() == "/health" && matches!(request.method(), "GET" | "HEAD") && goal() == paths::Goal::Api
 }
 
 /// Unused exchanges that are kept.

@@ -180,6 +180,8 @@ pub(super) struct Delivered<'a> {
     pub(super) persistence: Persistence,
     /// The length of the body, where it was collected.
     pub(super) collected: Option<u64>,
+    /// The request, where it comes from a page that may see the answer.
+    pub(super) for_page: Option<&'a Exchange>,
     /// The caller speaks HTTP/1.0, which knows no chunks.
     pub(super) is_1_0: bool,
 }
@@ -191,7 +193,9 @@ pub(super) fn write_answer_head(out: &mut Vec<u8>, answer: &ResponseHead, delive
     write_status(out, answer);
     let hops = Hops::of(&answer.head);
     for (name, value) in answer.head.fields() {
-        let ends_here = hops.end_here(name) || is_ours_to_say(name) || proxied && name.eq_ignore_ascii_case(b"via");
+        let is_said_to_pages =
+            delivered.for_page.is_some() && name.get(..15).is_some_and(|begin| begin.eq_ignore_ascii_case(b"access-control-"));
+        let ends_here = is_said_to_pages || hops.end_here(name) || is_ours_to_say(name) || proxied && name.eq_ignore_ascii_case(b"via");
         if !ends_here {
             write_field(out, name, value);
         }
@@ -202,6 +206,9 @@ pub(super) fn write_answer_head(out: &mut Vec<u8>, answer: &ResponseHead, delive
             // A page would share an origin with the API.
             write_field(out, "content-security-policy", b"sandbox");
         }
+    }
+    if let Some(exchange) = delivered.for_page {
+        super::page::write_cors(out, exchange);
     }
     write_field(out, "x-mesh-instance", delivered.member.id.as_str().as_bytes());
     write_number(out, "x-mesh-attempts", u64::from(delivered.attempts));

@@ -17,7 +17,7 @@ impl Loop {
     pub(super) fn identify(&self, client: &mut Client, exchange: &mut Exchange, goal: Goal) -> Result<(), ApiError> {
         exchange.grant = None;
         exchange.token_in_authorization = false;
-        let Some(access) = &self.shared.access else { return Ok(()) };
+        let Some(access) = &self.shared.door.access else { return Ok(()) };
         let request = &exchange.request;
         let path = request.target().split('?').next().unwrap_or_default();
         let need = Need::of(request.method(), path);

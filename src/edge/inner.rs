@@ -12,6 +12,7 @@ use super::desk::Arrival;
 use super::exchange::{Exchange, Flow, Task};
 use super::http1::Body;
 use super::line::{Line, Phase};
+use super::page::write_cors;
 use super::reactor::Loop;
 use super::shared::{Seat, Waiting};
 use super::slots::Key;
@@ -219,6 +220,7 @@ impl Loop {
                         let out = client.output.out(&mut self.spare);
                         // Our own server's head is passed on as it is, but for its end.
                         out.extend_from_slice(line.input.rest().get(..length - 2).unwrap_or_default());
+                        write_cors(out, exchange);
                         write_persistence(out, persistence);
                         out.extend_from_slice(b"\r\n");
                         line.input.consume(length);

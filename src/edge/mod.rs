@@ -9,6 +9,8 @@
 //! | [`http1`] | HTTP/1.1 as bytes, pure |
 //! | `reactor` | the event loop; `slots`, `timers`, `buffers`, `socket` and `mail` are its tools |
 //! | `gate` | who comes in |
+//! | `identity`, `page` | who has sent a request, and what pages in browsers may |
+//! | `health` | the one answer that is given here |
 //! | `client`, `serve` | a caller's connection: what it is, and all that happens on it |
 //! | `exchange` | one request from its head to its answer |
 //! | `calls`, `attempts`, `answers` | a call: driving its machine, one attempt, the answer to it |
@@ -28,11 +30,13 @@ mod desk;
 mod exchange;
 mod forward;
 mod gate;
+mod health;
 pub mod http1;
 mod identity;
 mod inner;
 mod line;
 mod mail;
+mod page;
 mod pool;
 mod reactor;
 mod serve;
@@ -56,7 +60,7 @@ use mail::Mail;
 use reactor::Loop;
 use shared::Shared;
 
-use crate::contract::access::Access;
+use crate::contract::access::Door;
 use crate::mesh::Mesh;
 use crate::telemetry::doors::DoorCounters;
 
@@ -65,15 +69,6 @@ pub struct Edge {
     shared: Arc<Shared>,
     addresses: Vec<Address>,
     threads: Vec<JoinHandle<()>>,
-}
-
-/// Who may come in.
-#[derive(Clone)]
-pub struct Door {
-    /// All addresses are TCP on loopback, so that a request for another host has been led here.
-    pub loopback: bool,
-    /// Who may do what; `None`: everybody everything.
-    pub access: Option<Arc<Access>>,
 }
 
 /// Why the edge could not be started.

@@ -5,13 +5,12 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::Door;
 use super::config::Config;
 use super::desk::Desk;
 use super::http1::Limits;
 use super::mail::{Mail, Mailbox};
 use super::slots::Key;
-use crate::contract::access::Access;
+use crate::contract::access::Door;
 use crate::mesh::Mesh;
 use crate::model::ServiceName;
 use crate::model::sync::Locked;
@@ -23,10 +22,8 @@ pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) limits: Limits,
     pub(super) max_connections: usize,
-    /// Who may do what; `None`: everybody everything.
-    pub(super) access: Option<Arc<Access>>,
-    /// All doors are TCP on loopback, so that a request for another host has been led here.
-    pub(super) loopback: bool,
+    /// Who may come in.
+    pub(super) door: Door,
     pub(super) counters: Arc<DoorCounters>,
     /// Answers carry `Connection: close`, and nothing new is accepted.
     pub(super) closing: AtomicBool,
@@ -53,8 +50,7 @@ impl Shared {
             mesh: mesh.clone(),
             limits: Limits { head: config.max_head_bytes, target: config.max_target_bytes },
             max_connections,
-            access: door.access.clone(),
-            loopback: door.loopback,
+            door: door.clone(),
             counters,
             closing: AtomicBool::new(false),
             desk: Desk::new(config.workers.saturating_sub(config.reserved_workers), config.queue),

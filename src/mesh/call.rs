@@ -22,6 +22,7 @@ use super::cluster::{Admission, Cluster, Entry, InFlight, Showed};
 pub use super::meta::{CallMeta, Mode};
 use super::pick::Ask;
 use super::queue::{Ticket, Wake};
+use super::quota::Share;
 pub use super::report::{AttemptReport, Attempts, End, Report};
 pub use super::step::{Attempt, Step, Verdict};
 use crate::model::time::Chances;
@@ -59,6 +60,8 @@ pub struct CallMachine {
     start: Instant,
     deadline: Deadline,
     state: State,
+    /// Counts it for its caller, where that matters.
+    share: Option<Share>,
     admission: Option<Admission>,
     /// The attempts so far, the one under way included.
     attempts: Attempts,
@@ -137,6 +140,7 @@ impl CallMachine {
             start: now,
             deadline: Deadline::new(timeouts, meta.timeout, now),
             state: State::New,
+            share: None,
             admission: None,
             attempts: Attempts::default(),
             retries: 0,
@@ -171,9 +175,11 @@ impl CallMachine {
                     return Step::Wait { until };
                 }
                 State::HeldUp(_) => {
-                    self.state = match self.decision.abort {
+                    let abort = self.decision.abort;
+                    self.state = match abort {
                         Some(status) => State::Ended(Err(Cause::FaultInjected(status))),
-                        None => State::Entering(None),
+                        None if self.has_share() => State::Entering(None),
+                        None => State::Ended(Err(Cause::Overloaded(Limit::CallerInFlight))),
                     };
                 }
                 State::Entering(waiting) => {
@@ -280,6 +286,13 @@ impl CallMachine {
     /// The mesh is shutting down: waits between attempts are skipped from now on.
     pub const fn hurry(&mut self) {
         self.hurried = true;
+    }
+
+    /// Whether its caller may have one more call under way; counts it.
+    fn has_share(&mut self) -> bool {
+        let Some(most) = self.policy.limits.max_in_flight_per_caller else { return true };
+        self.share = Share::take(&self.cluster, self.caller, most);
+        self.share.is_some()
     }
 
     fn sent(&mut self) -> Option<Flight> {
@@ -496,7 +509,7 @@ impl CallMachine {
     }
 
     fn end(&mut self, result: Result<(), Cause>, now: Instant) -> End {
-        self.admission = None;
+        (self.admission, self.share) = (None, None);
         let took = self.took(now);
         let fallback = self.decision.route.as_ref().and_then(|route| route.fallback.clone());
         // A driver that steps on after the end learns nothing new, and nothing is counted again.

@@ -80,7 +80,11 @@ impl<'a> CallMeta<'a> {
 
     /// The hash by which its caller is told apart, where that matters.
     pub(super) fn caller_key(&self, policy: &Policy) -> u64 {
-        if policy.rate_limit.is_per_caller() { self.caller.told_apart_by(hash) } else { 0 }
+        if policy.rate_limit.is_per_caller() || policy.limits.max_in_flight_per_caller.is_some() {
+            self.caller.told_apart_by(hash)
+        } else {
+            0
+        }
     }
 
     /// What the rules about callers say of it, as it will be sent.

@@ -17,6 +17,7 @@ mod mirroring;
 mod pick;
 pub mod ports;
 mod queue;
+mod quota;
 pub mod record;
 mod registry;
 mod report;
@@ -25,6 +26,7 @@ mod settings;
 mod step;
 pub mod view;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -47,7 +49,7 @@ use registry::{Layers, Registry};
 
 use crate::model::sync::{Locked, Published, Turns};
 use crate::model::time::{Clock, Dice};
-use crate::model::{CallError, Cause, Limit, ServiceName};
+use crate::model::{CallError, Cause, Limit, ServiceName, shown};
 use crate::policy::allow::Action;
 use crate::policy::upstreams;
 use crate::telemetry::counters::MeshCounters;
@@ -82,6 +84,8 @@ pub(crate) struct Inner {
     upstreams: Published<Arc<upstreams::Config>>,
     /// Guarded: where the mesh itself listens, if nobody may be called there.
     own: Published<Arc<upstreams::Own>>,
+    /// Guarded: registrations under way, by owner, where there is a limit.
+    claims: Locked<HashMap<Arc<str>, usize>>,
     started: Instant,
     /// Waits between attempts are skipped.
     hurried: AtomicBool,
@@ -144,6 +148,7 @@ impl Mesh {
                 max_instances: max_instances_per_service,
                 upstreams: Published::new(Arc::new(upstreams)),
                 own: Published::default(),
+                claims: Locked::default(),
                 hurried: AtomicBool::new(false),
                 stopping: AtomicBool::new(false),
                 running: AtomicUsize::new(0),
@@ -205,12 +210,13 @@ impl Mesh {
         } else {
             match self.inner.registry.find(meta.service.as_str()) {
                 Some(cluster) => {
-                    let (caller, method, counted) = (meta.caller, meta.method, Arc::clone(&cluster));
+                    let (caller, method, endpoint, counted) = (meta.caller, meta.method, meta.endpoint, Arc::clone(&cluster));
                     let machine = CallMachine::start(cluster, meta, self.inner.dice.roll(), running, wake, start);
                     if machine.allowed() == Action::Audit {
                         counted.counters.audited.add(1);
                         let name = caller.name.as_deref().unwrap_or("somebody unknown");
-                        log::warn!("{}: would be refused: {method} by {name} (request {})", counted.name, machine.request_id());
+                        let path = shown(endpoint.split('?').next().unwrap_or_default());
+                        log::warn!("{}: would be refused: {method} {path} by {name} (request {})", counted.name, machine.request_id());
                     }
                     return Ok(machine);
                 }

@@ -56,6 +56,9 @@ pub struct InstanceView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_in_flight: Option<u32>,
     pub state: &'static str,
+    /// Who registered it, where that has been proven.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registered_by: Option<std::sync::Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_reason: Option<String>,
     pub in_flight: u32,
@@ -246,6 +249,7 @@ fn instance_view(seat: &Seat, now: Instant) -> InstanceView {
         zone: registration.zone.clone(),
         max_in_flight: registration.max_in_flight,
         state: seat.admin.as_str(),
+        registered_by: registration.owner.clone(),
         state_reason: seat.admin_reason.clone(),
         in_flight: seat.in_flight,
         ejected: seat.outlier.ejected_until(now).is_some(),
@@ -357,7 +361,7 @@ fn refused(counters: &ServiceCounters) -> RefusedReport {
     RefusedReport {
         circuit_open: counters.circuit_open.get(),
         no_healthy_instance: counters.no_instance.get(),
-        overloaded: of(&[Limit::Queue, Limit::QueueTimeout, Limit::Workers]),
+        overloaded: of(&[Limit::Queue, Limit::QueueTimeout, Limit::Workers, Limit::CallerInFlight]),
         rate_limited: of(&[Limit::Rate, Limit::CallerRate]),
         fault_injected: counters.fault_injected.get(),
         not_allowed: counters.not_allowed.get(),

@@ -104,6 +104,8 @@ pub enum Limit {
     Rate,
     /// `rateLimit.perCaller.ratePerSecond`: calls of one caller to one service.
     CallerRate,
+    /// `limits.maxInFlightPerCaller`: calls of one caller to one service under way.
+    CallerInFlight,
     /// Long polls waiting for a change.
     Watchers,
     /// `maxBufferedBytes`: requests and answers held in memory.
@@ -112,13 +114,15 @@ pub enum Limit {
     Services,
     /// `maxInstancesPerService`.
     Instances,
+    /// `maxInstances` of a token: instances that its caller has registered.
+    InstancesOfCaller,
 }
 
 impl Limit {
     /// Those that refuse calls.
-    pub const OF_CALLS: [Self; 5] = [Self::Queue, Self::QueueTimeout, Self::Workers, Self::Rate, Self::CallerRate];
+    pub const OF_CALLS: [Self; 6] = [Self::Queue, Self::QueueTimeout, Self::Workers, Self::Rate, Self::CallerRate, Self::CallerInFlight];
     /// Those that refuse other requests.
-    pub const OF_THE_MESH: [Self; 3] = [Self::Watchers, Self::Services, Self::Instances];
+    pub const OF_THE_MESH: [Self; 4] = [Self::Watchers, Self::Services, Self::Instances, Self::InstancesOfCaller];
 
     /// The name of the setting that bounds it.
     pub const fn setting(self) -> &'static str {
@@ -128,10 +132,12 @@ impl Limit {
             Self::Workers => "queue",
             Self::Rate => "rateLimit.ratePerSecond",
             Self::CallerRate => "rateLimit.perCaller.ratePerSecond",
+            Self::CallerInFlight => "limits.maxInFlightPerCaller",
             Self::Watchers => "maxWatchers",
             Self::Buffers => "maxBufferedBytes",
             Self::Services => "maxServices",
             Self::Instances => "maxInstancesPerService",
+            Self::InstancesOfCaller => "maxInstances of the token",
         }
     }
 }

@@ -215,7 +215,8 @@ const ROOM_FOR_OURS: usize = 6;
 
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.iter().map(|(name, value)| (name, String::from_utf8_lossy(value)))).finish()
+        let shown = |name: &str, value| if is_secret(name.as_bytes()) { "(secret)".into() } else { String::from_utf8_lossy(value) };
+        f.debug_map().entries(self.iter().map(|(name, value)| (name, shown(name, value)))).finish()
     }
 }
 
@@ -227,6 +228,12 @@ pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
 /// Whether only the mesh may set a field on a request to an instance.
 pub(crate) fn is_only_ours(name: &[u8]) -> bool {
     OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
+}
+
+/// Whether a field carries what only its sender and its reader may know.
+pub(crate) fn is_secret(name: &[u8]) -> bool {
+    const PARTS: [&[u8]; 7] = [b"authorization", b"cookie", b"token", b"secret", b"password", b"api-key", b"apikey"];
+    PARTS.iter().any(|part| name.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part)))
 }
 
 /// Whether a field's meaning belongs to the mesh.
@@ -285,6 +292,13 @@ mod tests {
     fn what_only_the_mesh_may_say_does_not_come_back() {
         let all = headers(&[("Content-Type", "a/b"), ("Content-Length", "5"), ("x-mesh-reason", "forged"), ("Keep-Alive", "timeout=5")]);
         assert_eq!(names(&all.for_downstream()), ["Content-Type"]);
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let all = headers(&[("Authorization", "Bearer hunter2"), ("Set-Cookie", "hunter2"), ("X-Api-Key", "hunter2"), ("Accept", "*/*")]);
+        let printed = format!("{all:?}");
+        assert!(!printed.contains("hunter2") && printed.contains("*/*"), "{printed}");
     }
 
     #[test]

@@ -16,8 +16,8 @@ use serde_json::Value;
 pub use crate::edge::{Address, Config, InvokeOn};
 
 use crate::api::{Api, ApiServer, ask};
-use crate::contract::access::Access;
-use crate::edge::{Door, Edge, EdgeError};
+use crate::contract::access::{Access, Door};
+use crate::edge::{Edge, EdgeError};
 use crate::mesh::Mesh;
 use crate::model::Invalid;
 use crate::model::sync::Locked;
@@ -102,8 +102,9 @@ impl Server {
         let judged = loopback && addresses.iter().any(|address| matches!(address, Address::Tcp(_)));
         let (loops, _) = Edge::loops(config);
         let counters = Arc::new(DoorCounters::new(loops));
-        let api = Arc::new(Api::new(mesh, judged, access.clone(), effective, Arc::clone(&counters)));
-        let door = Door { loopback: judged, access: access.clone() };
+        let origins = config.cors.allow_origins.iter().cloned().collect();
+        let door = Door { loopback: judged, access: access.clone(), origins };
+        let api = Arc::new(Api::new(mesh, door.clone(), effective, Arc::clone(&counters)));
         let edge = Arc::new(Edge::start(mesh, config, &addresses, &door, &counters)?);
         if access.is_some() || !loopback {
             let tcp = |address: &Address| if let Address::Tcp(at) = address { Some(*at) } else { None };

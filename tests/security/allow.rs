@@ -115,6 +115,6 @@ fn rules_that_are_tried_out_let_in_and_log_what_they_would_refuse() {
     ask("web", "GET", "/proxy/s/", b"");
     ask("job", "GET", "/proxy/s/", b"");
     let said = weft.logged("would be refused");
-    assert!(said.contains("s: would be refused: GET by job") && !said.contains("token"), "{said}");
+    assert!(said.contains("s: would be refused: GET \"/\" by job") && !said.contains("token"), "{said}");
     assert_eq!(ask("root", "GET", "/metrics", b"").json()["services"]["s"]["refused"]["audited"], 1);
 }

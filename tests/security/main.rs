@@ -23,6 +23,8 @@ pub(crate) const EMBEDDED: bool = false;
 
 mod allow;
 mod callers;
+mod hygiene;
+mod limits;
 mod token_file;
 mod tokens;
 mod upstreams;
