@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::text::on_one_line;
 use super::{InstanceId, Method, RequestId, ServiceName, StaticAnswer};
 
 /// A value that is not what its field allows. `field` is as the user wrote it, `why` completes the sentence.
@@ -17,9 +18,18 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    /// A fault in `field`.
+    /// A fault in `field`. Both may repeat what a stranger sent, and are made fit for a log.
     pub fn new(field: impl Into<Cow<'static, str>>, why: impl Into<String>) -> Self {
-        Self { field: field.into(), why: why.into() }
+        let (field, why) = (field.into(), why.into());
+        let field = match on_one_line(&field, 256) {
+            Cow::Owned(changed) => changed.into(),
+            Cow::Borrowed(_) => field,
+        };
+        let why = match on_one_line(&why, 1024) {
+            Cow::Owned(changed) => changed,
+            Cow::Borrowed(_) => why,
+        };
+        Self { field, why }
     }
 }
 

@@ -16,6 +16,11 @@ mod house;
 #[path = "../program/weft.rs"]
 mod weft;
 
+#[allow(dead_code)]
+#[allow(unreachable_pub)] // The fuzz targets use it as well.
+#[path = "../fuzz/mutate.rs"]
+mod mutate;
+
 /// Where calls run unless a test says otherwise.
 pub(crate) const INVOKE_ON: ::weft::server::InvokeOn = ::weft::server::InvokeOn::Edge;
 /// They go through the API.
@@ -23,6 +28,7 @@ pub(crate) const EMBEDDED: bool = false;
 
 mod allow;
 mod callers;
+mod fuzzed;
 mod hygiene;
 mod limits;
 mod token_file;

@@ -168,6 +168,7 @@ mod tests {
         full.zone = Some("north".to_owned());
         full.max_in_flight = Some(4);
         full.ttl = Some(Duration::from_millis(1_500));
+        full.owner = Some("ci".into());
         let full = Record { state: AdminState::Maint, reason: Some("é".to_owned()), weight: Weight::new(9).ok(), ..Record::new(full) };
         let least = Record::new(Registration::new("s", "j", "host", 1).expect("valid"));
         let documents = vec![
