@@ -13,7 +13,7 @@ use crate::server::token_file;
 /// Makes a token. With a token file, the file knows it afterwards, as a second token if the name is there already.
 pub(super) fn run(new: &NewToken, config: &Config) -> Result<(), Fatal> {
     let token = random()?;
-    let scopes = new.scopes.iter().map(|word| scope(word)).collect::<Result<_, _>>().map_err(usage)?;
+    let scopes = new.scopes.iter().map(|word| scope(word)).collect::<Result<_, _>>().map_err(|fault| usage(&fault))?;
     let entry = Entry {
         name: new.name.clone(),
         scopes,
@@ -23,7 +23,7 @@ pub(super) fn run(new: &NewToken, config: &Config) -> Result<(), Fatal> {
     };
     let path = config.server.token_file.as_str();
     if path.is_empty() {
-        let entry = entry.checked().map_err(usage)?;
+        let entry = entry.checked().map_err(|fault| usage(&fault))?;
         say!("{token}");
         say!("{}", entry.line());
         return Ok(());
@@ -64,7 +64,7 @@ fn with(text: &str, entry: Entry) -> Result<String, Invalid> {
     Ok(lines.join("\n"))
 }
 
-fn usage(fault: Invalid) -> Fatal {
+fn usage(fault: &Invalid) -> Fatal {
     Fatal::Usage(fault.to_string())
 }
 

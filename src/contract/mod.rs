@@ -15,6 +15,8 @@ pub mod redact;
 pub mod request;
 pub mod router;
 #[cfg(feature = "server")]
+pub mod threats;
+#[cfg(feature = "server")]
 pub mod tokens;
 #[cfg(feature = "server")]
 pub mod wire;

@@ -135,14 +135,14 @@ mod tests {
     use super::*;
     use crate::policy::Policy;
 
-    fn rules(json: Value) -> Rules {
+    fn rules(json: &Value) -> Rules {
         Policy::from_json(&json!({"allow": json})).expect("valid").allow
     }
 
     #[test]
     fn the_first_rule_that_covers_a_call_decides_and_what_none_covers_is_refused() {
         use Action::{Allow, Audit, Deny};
-        let rules = rules(json!([
+        let rules = rules(&json!([
             {"callers": ["mallory"], "action": "deny"},
             {"callers": ["web", "pay-*"], "methods": ["GET", "POST"], "pathPrefixes": ["/api", "/v2/"]},
             {"callers": ["*"], "pathPrefixes": ["/public"]},
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_path_that_two_readers_might_take_for_different_ones_is_covered_by_no_rule() {
-        let rules = rules(json!([{"pathPrefixes": ["/admin"], "action": "deny"}, {}]));
+        let rules = rules(&json!([{"pathPrefixes": ["/admin"], "action": "deny"}, {}]));
         for path in ["/", "/x", "/x/", "/a%20b", "/caf%C3%A9", "/x?y=//z", "/administrator"] {
             assert_eq!(rules.judge(None, Method::Get, path), Action::Allow, "{path}");
         }
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn rules_that_are_tried_out_refuse_nothing() {
-        let rules = rules(json!([{"callers": ["web"], "pathPrefixes": ["/api"]}, {"action": "audit"}]));
+        let rules = rules(&json!([{"callers": ["web"], "pathPrefixes": ["/api"]}, {"action": "audit"}]));
         assert_eq!(rules.judge(Some("web"), Method::Get, "/api"), Action::Allow);
         assert_eq!(rules.judge(None, Method::Get, "/api"), Action::Audit);
         assert_eq!(rules.judge(None, Method::Get, "/x//y"), Action::Audit);
