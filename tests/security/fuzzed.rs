@@ -69,7 +69,7 @@ impl Run {
         let path = ["/", "/404", "/500", "/reset", "/cut", "/garbage", "/x?y=z"][self.dice.below(7)];
         let quick = json!({"retry": {"baseDelayMs": 1, "maxRetries": 1}, "circuitBreaker": {"timeoutMs": 1}});
         let policies = [
-            quick.clone(),
+            quick,
             json!({"limits": {"maxInFlightPerCaller": 1}}),
             json!({"allow": [{"callers": ["root"]}, {"action": "audit"}]}),
             json!({"allow": null}),

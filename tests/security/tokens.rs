@@ -106,7 +106,7 @@ fn a_token_is_for_services_that_begin_as_it_says_and_shows_no_others() {
         }
         let invoke = |service: &str| json!({"serviceName": service, "endpoint": "/"});
         let forbidden = |method: &str, target: &str, body: Value| {
-            is_challenged(&mesh.ask("pay", method, target, &body), 403, "forbidden", "insufficient_scope")
+            is_challenged(&mesh.ask("pay", method, target, &body), 403, "forbidden", "insufficient_scope");
         };
         assert_eq!(mesh.ask("pay", "POST", "/invoke", &invoke("pay-cards")).with_status(200).text(), "hello");
         assert_eq!(mesh.get("pay", "/proxy/pay-cards/").with_status(200).text(), "hello");
