@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::contract::access::Access;
 use crate::contract::answer::{Answer, ApiError};
+use crate::contract::caller::Grant;
 use crate::contract::handover;
 use crate::contract::request::Request;
 use crate::contract::wire::{Persistence, write_answer};
@@ -42,7 +43,12 @@ impl Exchange {
             match name {
                 handover::ID => id = RequestId::from_caller(value),
                 handover::PEER => peer = value.parse().ok(),
-                handover::CALLER => grant = access.and_then(|access| access.named(value)),
+                handover::CALLER => {
+                    grant = match access {
+                        Some(access) => access.named(value),
+                        None => Some(Arc::new(Grant::of_certificate(value))),
+                    };
+                }
                 handover::WAITED_US => waited = Duration::from_micros(value.parse().unwrap_or(0)),
                 name => headers.push(name, value),
             }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 pub use server::{ApiServer, ask};
 
-use crate::contract::access::{Door, Need};
+use crate::contract::access::{Need, Welcome};
 use crate::contract::answer::{Answer, ApiError};
 use crate::contract::browser;
 use crate::contract::caller::Denied;
@@ -30,8 +30,10 @@ pub struct Api {
     mesh: Mesh,
     /// Whether `/ready` says so.
     ready: AtomicBool,
+    /// All doors listen on loopback only.
+    loopback: bool,
     /// Who may come in.
-    door: Door,
+    welcome: Welcome,
     /// Guarded: the effective configuration, for `/config`.
     effective: Published<Arc<Value>>,
     /// What the edge counts.
@@ -47,10 +49,10 @@ enum Routed<'r> {
 }
 
 impl Api {
-    /// Handlers for `mesh`. `door`: who may come in. `effective` is what `/config` shows.
-    pub fn new(mesh: &Mesh, door: Door, effective: Value, doors: Arc<DoorCounters>) -> Self {
+    /// Handlers for `mesh`. `loopback`: all doors listen on loopback only. `welcome`: who may come in. `effective` is what `/config` shows.
+    pub fn new(mesh: &Mesh, loopback: bool, welcome: Welcome, effective: Value, doors: Arc<DoorCounters>) -> Self {
         let effective = Published::new(Arc::new(redacted(effective)));
-        Self { mesh: mesh.clone(), ready: AtomicBool::new(true), door, effective, doors }
+        Self { mesh: mesh.clone(), ready: AtomicBool::new(true), loopback, welcome, effective, doors }
     }
 
     /// Replaces what `/config` shows.
@@ -75,8 +77,8 @@ impl Api {
                 let judged = match (route.method, route.scope) {
                     // What is open to everybody is no secret.
                     ("GET", Scope::Open) => Ok(()),
-                    ("GET", _) => browser::judge_host(host, self.door.loopback),
-                    _ => browser::judge(host, request.headers.first("origin"), &self.door),
+                    ("GET", _) => browser::judge_host(host, self.loopback),
+                    _ => browser::judge(host, request.headers.first("origin"), self.loopback, &self.welcome),
                 };
                 match judged {
                     Err(why) => Routed::Refused(ApiError::Forbidden(why).into()),
@@ -84,13 +86,13 @@ impl Api {
                 }
             }
             Found::WrongMethod(allowed) => Routed::Refused(ApiError::WrongMethod(allowed).into()),
-            Found::Nothing => Routed::Refused(not_found(request)),
+            Found::Nothing => Routed::Refused(Answer::nothing_here(request.accepts("application/json"))),
         }
     }
 
     fn admit(&self, request: &Request) -> Result<(), Denied> {
         let need = Need::of(&request.method, request.path());
-        if self.door.access.is_none() || need.is_open() {
+        if self.welcome.access.is_none() || need.is_open() {
             return Ok(());
         }
         need.judge(request.grant.as_ref().ok_or(Denied::NoToken)?)
@@ -133,15 +135,4 @@ impl Api {
     fn is_ready(&self) -> bool {
         self.ready.load(Ordering::SeqCst)
     }
-}
-
-/// The documented words for a plain client, JSON for one that asks for it.
-fn not_found(request: &Request) -> Answer {
-    let reason = crate::model::Reason::NotFound;
-    let answer = if request.accepts("application/json") {
-        Answer { status: 404, ..Answer::json(&serde_json::json!({"error": "Service Mesh - Not Found", "reason": reason.word()})) }
-    } else {
-        Answer::new(404, "text/plain; charset=utf-8", "Service Mesh - Not Found")
-    };
-    answer.with("x-mesh-reason", reason.word())
 }

@@ -11,6 +11,7 @@ macro_rules! say {
 mod demo;
 mod sample;
 mod state;
+mod supervisor;
 mod token;
 
 use std::fmt;
@@ -23,11 +24,14 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use simplelog::{ConfigBuilder, WriteLogger};
 
+use supervisor::Supervisor;
+
 use crate::config::{Arguments, Command, Config, ConfigError, usage};
 use crate::mesh::Mesh;
 use crate::outbound::BuildError;
 use crate::outbound::store::{Disk, StateError};
-use crate::server::{InvokeOn, Server, StartError};
+use crate::outbound::trust::Trust;
+use crate::server::{Acceptor, Address, InvokeOn, Server, StartError};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -99,7 +103,13 @@ fn run() -> Result<ExitCode, Fatal> {
         Command::State(what, path) => state::run(*what, path)?,
         Command::Token(new) => token::run(new, &load()?)?,
         Command::Serve => return serve(&arguments, &load()?, |_, _| Ok(())),
-        Command::Demo { traffic } => return serve(&arguments, &load()?, |_, server| demo::start(server, *traffic)),
+        Command::Demo { traffic } => {
+            let config = load()?;
+            if !config.server.tls_cert.is_empty() || !config.server.admin_listen.is_empty() {
+                return Err(Fatal::Usage("the demonstration is of one plain door; leave out tlsCert and adminListen".to_owned()));
+            }
+            return serve(&arguments, &config, |_, server| demo::start(server, *traffic));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -113,13 +123,19 @@ fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Serve
     let server = Server::start(&mesh, &config.server, config.effective()).map_err(Fatal::Start)?;
     announce(config, &server);
     also(&mesh, &server)?;
+    let supervisor = Supervisor::of_environment();
+    supervisor.say("READY=1\nSTATUS=serving");
+    supervisor.reassure(server.pulse())?;
 
     for signal in signals.forever() {
         if signal != SIGHUP {
             break;
         }
+        supervisor.say(&supervisor::reloading());
         reload(arguments, config, &mesh, &server);
+        supervisor.say("READY=1\nSTATUS=serving");
     }
+    supervisor.say("STOPPING=1\nSTATUS=finishing what runs");
 
     log::info!("stopping: running calls may finish for {} ms; a second signal stops at once", config.server.drain_timeout_ms.0);
     thread::Builder::new().name("weft-signals".to_owned()).spawn(move || {
@@ -164,8 +180,13 @@ fn register_listed(mesh: &Mesh, config: &Config) {
 
 /// Says where the mesh listens and what is on.
 fn announce(config: &Config, server: &Server) {
-    let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
-    say!("weft {} listens on {}", env!("CARGO_PKG_VERSION"), addresses.join(" and "));
+    let secured = !config.server.tls_cert.is_empty();
+    let urls = |addresses: &[Address]| addresses.iter().map(|address| address.url(secured)).collect::<Vec<_>>().join(" and ");
+    let admin = match urls(&server.admin_addresses()) {
+        admin if admin.is_empty() => admin,
+        admin => format!(" for calls, and on {admin} for the rest"),
+    };
+    say!("weft {} listens on {}{admin}", env!("CARGO_PKG_VERSION"), urls(&server.addresses()));
     let registry = match config.general.state_dir.as_str() {
         "" => "registry in memory".to_owned(),
         directory => format!("registry in {directory}"),
@@ -178,9 +199,10 @@ fn announce(config: &Config, server: &Server) {
             format!("/invoke runs on workers: {calls} of {} make calls (blocking, with sleeping backoff)", config.server.workers)
         }
     };
-    let tokens = match config.server.token_file.as_str() {
-        "" => "no tokens: whoever reaches it may use it".to_owned(),
-        file => format!("tokens of {file}"),
+    let tokens = match (config.server.token_file.as_str(), config.server.tls_client_ca.as_str()) {
+        ("", "") => "no tokens: whoever reaches it may use it".to_owned(),
+        ("", _) => "no tokens: whoever has a certificate may use it".to_owned(),
+        (file, _) => format!("tokens of {file}"),
     };
     say!("{calls}; {registry}; {tls}; {tokens}");
 }
@@ -195,7 +217,7 @@ fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server)
     }
     let new = match Config::load(arguments, std::env::vars_os()) {
         Ok(new) => new,
-        Err(error) => return log::error!("configuration not reloaded, nothing has changed: {error}"),
+        Err(error) => return not_reloaded(&error),
     };
     if new.server != running.server {
         log::warn!("settings of the server itself (such as listen and workers) change only with a restart");
@@ -203,12 +225,24 @@ fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server)
     if new.general.state_dir != running.general.state_dir {
         log::warn!("the state directory changes only with a restart");
     }
+    // First everything is read, so that what is bad in one place changes nothing in another.
+    let acceptor = Acceptor::read(&running.server);
+    let (acceptor, trust) = match acceptor.and_then(|acceptor| Ok((acceptor, Trust::read(&new.upstreams)?))) {
+        Ok(read) => read,
+        Err(fault) => return not_reloaded(&fault),
+    };
     if let Err(fault) = mesh.reconfigure(new.mesh()) {
-        return log::error!("configuration not reloaded, nothing has changed: {fault}");
+        return not_reloaded(&fault);
     }
+    server.use_acceptor(acceptor.as_ref());
+    Trust::of(mesh).change(trust);
     register_listed(mesh, &new);
     log::set_max_level(new.general.log.into());
     server.set_effective(Config { server: running.server.clone(), ..new }.effective());
+}
+
+fn not_reloaded(why: &dyn fmt::Display) {
+    log::error!("configuration not reloaded, nothing has changed: {why}");
 }
 
 fn start_log(config: &Config) {

@@ -19,16 +19,14 @@ pub struct Access {
 
 /// Who may come in.
 #[derive(Clone, Default)]
-pub struct Door {
-    /// All addresses are TCP on loopback, so that a request for another host has been led here.
-    pub loopback: bool,
+pub struct Welcome {
     /// Who may do what; `None`: everybody everything.
     pub access: Option<Arc<Access>>,
     /// Origins whose pages may use the API.
     pub origins: Arc<[String]>,
 }
 
-impl Door {
+impl Welcome {
     /// Whether pages of that origin may use the API.
     pub fn allows(&self, origin: &str) -> bool {
         self.origins.iter().any(|allowed| allowed == origin)
@@ -41,6 +39,17 @@ pub struct Remembered {
     token: Secret,
     version: u64,
     grant: Option<Arc<Grant>>,
+    certified: Option<Arc<Grant>>,
+}
+
+impl Remembered {
+    /// What whoever has shown a certificate with that name may do where there are no tokens: everything.
+    pub fn certified(&mut self, name: &Arc<str>) -> Arc<Grant> {
+        match &self.certified {
+            Some(grant) if grant.identity.name == *name => Arc::clone(grant),
+            _ => Arc::clone(self.certified.insert(Arc::new(Grant::of_certificate(name)))),
+        }
+    }
 }
 
 impl Access {
@@ -69,7 +78,9 @@ impl Access {
             return Ok(Arc::clone(grant));
         }
         let grant = self.tokens.read(Arc::clone).of_token(token).map(Arc::clone).ok_or(Denied::BadToken)?;
-        *remembered = Remembered { token: Secret::new(token), version, grant: Some(Arc::clone(&grant)) };
+        remembered.token = Secret::new(token);
+        remembered.version = version;
+        remembered.grant = Some(Arc::clone(&grant));
         Ok(grant)
     }
 

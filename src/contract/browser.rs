@@ -3,17 +3,18 @@
 
 use std::net::IpAddr;
 
-use super::access::Door;
+use super::access::Welcome;
 
 /// Whether a request that changes something may come in, as far as browsers go: from where it came and what host it was sent to.
+/// `loopback`: the door listens on loopback only.
 ///
 /// # Errors
 /// The reason, for a person.
-pub fn judge(host: &str, origin: Option<&str>, door: &Door) -> Result<(), &'static str> {
-    judge_host(host, door.loopback)?;
+pub fn judge(host: &str, origin: Option<&str>, loopback: bool, welcome: &Welcome) -> Result<(), &'static str> {
+    judge_host(host, loopback)?;
     match origin {
         None => Ok(()),
-        Some(origin) if door.allows(origin) => Ok(()),
+        Some(origin) if welcome.allows(origin) => Ok(()),
         // A page's origin is scheme://host[:port]; ours is whatever the request says it was sent to.
         Some(origin) if origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host)) => Ok(()),
         Some(_) => Err("the request comes from a page of another origin"),
@@ -47,8 +48,8 @@ mod tests {
 
     fn allowed(fields: &[(&str, &str)], loopback: bool) -> bool {
         let field = |name: &str| fields.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
-        let door = Door { loopback, origins: ["https://ops.example".to_owned()].into(), ..Door::default() };
-        judge(field("host").unwrap_or_default(), field("origin"), &door).is_ok()
+        let welcome = Welcome { origins: ["https://ops.example".to_owned()].into(), ..Welcome::default() };
+        judge(field("host").unwrap_or_default(), field("origin"), loopback, &welcome).is_ok()
     }
 
     #[test]

@@ -37,6 +37,13 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// Of whoever has shown a certificate with that name where there are no tokens: everything.
+    pub fn of_certificate(name: &str) -> Self {
+        let identity = Identity { name: name.into(), source: Source::Certificate };
+        let scopes = Scope::GRANTED.into_iter().fold(Scopes::default(), Scopes::with);
+        Self { identity, scopes, service_prefix: None, max_instances: None }
+    }
+
     /// Whether this caller may do what needs `scope` about `service`; without one, about the mesh as a whole.
     ///
     /// # Errors

@@ -148,8 +148,11 @@ impl Entry {
     /// # Errors
     /// [`Invalid`] naming the key.
     pub fn checked(self) -> Result<Self, Invalid> {
-        // A name goes into header fields, logs and rules: it is one as services have.
-        ServiceName::new(&self.name).map_err(|fault| Invalid::new("name", fault.why))?;
+        // A name goes into header fields, logs and rules. It may be that of a certificate, such as spiffe://mesh/a.
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"._:/+=@~-".contains(&b);
+        if self.name.is_empty() || self.name.len() > 255 || !self.name.bytes().all(fits) {
+            return Err(Invalid::new("name", format!("{} is no name: 1 to 255 of A-Z a-z 0-9 . _ : / + = @ ~ -", shown(&self.name))));
+        }
         if let Some(prefix) = &self.service_prefix {
             ServiceName::new(prefix).map_err(|fault| Invalid::new("servicePrefix", fault.why))?;
         }
@@ -165,7 +168,10 @@ impl Entry {
     /// What it grants.
     fn grant(&self) -> Grant {
         Grant {
-            identity: Identity { name: self.name.as_str().into(), source: Source::Token },
+            identity: Identity {
+                name: self.name.as_str().into(),
+                source: if self.digests.is_empty() { Source::Certificate } else { Source::Token },
+            },
             scopes: self.scopes.iter().fold(Scopes::default(), |all, scope| all.with(*scope)),
             service_prefix: self.service_prefix.as_deref().map(Into::into),
             max_instances: self.max_instances,

@@ -33,7 +33,7 @@ pub fn write_answer_with(
     for (name, value) in answer.headers.iter() {
         write_field(out, name, value);
     }
-    write_field(out, "x-request-id", id.as_str().as_bytes());
+    write_field(out, "x-request-id", id.as_bytes());
     extra(out);
     write_persistence(out, persistence);
     let bodiless = is_bodiless(answer.status);

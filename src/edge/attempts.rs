@@ -75,7 +75,7 @@ impl Loop {
             }
             match Socket::connect(*address) {
                 Ok(socket) => {
-                    let mut line = Line::to_instance(socket, &attempt.member)?;
+                    let mut line = Line::to_instance(socket, &attempt.member, &self.shared.trust)?;
                     line.address = Some(*address);
                     return self.add_line(line).map(|key| (key, dial)).ok_or(ConnectFailure::Unreachable);
                 }
@@ -99,7 +99,7 @@ impl Loop {
                 call.method == Method::Head
             }
             Form::Proxy { proxied, upgrade } => {
-                forward::write_proxied(out, exchange, *proxied, *upgrade, attempt, client.address);
+                forward::write_proxied(out, exchange, *proxied, *upgrade, attempt, client);
                 exchange.request.method() == "HEAD"
             }
         };

@@ -97,7 +97,7 @@ impl Loop {
         }
         let number = |name: &str| request.head.first(name).and_then(|text| text.parse::<u64>().ok());
         let method = Method::new(request.method()).ok().filter(|method| method.as_str() == request.method()).unwrap_or(Method::Other);
-        let caller = exchange.caller(client.address);
+        let caller = exchange.caller(client);
         let meta = CallMeta {
             endpoint: &forward::rooted(path),
             headers: &request.head,
@@ -352,7 +352,7 @@ impl Form {
         match self {
             Self::Invoke(call) => attempt.mirrored(call),
             Self::Proxy { proxied, upgrade: false } if exchange.incoming.is_done() => {
-                attempt.mirrored(&forward::as_call(exchange, *proxied, client.address)?)
+                attempt.mirrored(&forward::as_call(exchange, *proxied, client)?)
             }
             Self::Proxy { .. } => None,
         }

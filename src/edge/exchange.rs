@@ -7,14 +7,15 @@ use std::time::Instant;
 use super::calls::Calling;
 use super::client::{Client, Stage};
 use super::config::InvokeOn;
+use super::gate::Side;
 use super::http1::{Body, Fault, Framing, RequestHead};
 use super::inner::Hand;
 use super::reactor::Loop;
-use super::shared::Watcher;
 use super::slots::Key;
 use super::socket::Moved;
 use super::timers::Tick;
 use super::tunnel::Tunnel;
+use super::watch::Watch;
 use crate::contract::answer::{Answer, ApiError};
 use crate::contract::caller::Grant;
 use crate::contract::paths;
@@ -64,13 +65,6 @@ pub(super) enum Goal {
     Invoke,
     /// A call of the service named in it; what follows the service in the target begins there.
     Proxy(paths::Proxied),
-}
-
-/// A long poll.
-pub(super) struct Watch {
-    service: String,
-    seen: u64,
-    _counted: Watcher,
 }
 
 /// What came of doing what can be done now.
@@ -191,6 +185,16 @@ impl Loop {
             paths::Goal::Invoke => Goal::Invoke,
             paths::Goal::Proxy(proxied) => Goal::Proxy(proxied),
         };
+        let is_here = match client.door.side {
+            Side::Both => true,
+            Side::Calls => goal != Goal::Api,
+            Side::Api => goal == Goal::Api,
+        };
+        if !is_here {
+            let accept = request.head.first("accept").unwrap_or_default();
+            let answer = Answer::nothing_here(accept.to_ascii_lowercase().contains("application/json"));
+            return self.say(client, exchange, &answer);
+        }
         if let Some(flow) = self.judge_page(client, exchange, goal) {
             return flow;
         }
@@ -321,33 +325,6 @@ impl Loop {
         }
     }
 
-    /// A request for the API server, unless it is to wait for a change first.
-    fn begin_api(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange) -> Flow {
-        let Some((service, seen, wait)) = paths::watched(exchange.request.method(), exchange.request.target()) else {
-            return self.hand_over(key, client, exchange, None);
-        };
-        let Some(counted) = Watcher::new(&self.shared) else {
-            self.counters().refused_watchers.add(1);
-            return self.refuse(client, exchange, ApiError::Full(Limit::Watchers));
-        };
-        client.until = self.timers.tick(self.now + wait);
-        self.look_again(key, client, exchange, Watch { service, seen, _counted: counted })
-    }
-
-    /// Has the API server answer a long poll once there is something new, or no time left.
-    fn look_again(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange, watch: Watch) -> Flow {
-        let wake = self.wake(key);
-        let mesh = &self.shared.mesh;
-        let is_over = self.hurried || client.until <= self.timers.tick(self.now);
-        if !is_over && mesh.watch_with(&watch.service, watch.seen, &wake) == Some(watch.seen) {
-            exchange.task = Task::Watch(watch);
-            return Flow::Wait;
-        }
-        mesh.unwatch(&watch.service, &wake);
-        client.until = Tick::NEVER;
-        self.hand_over(key, client, exchange, None)
-    }
-
     /// Whatever a client's request waits for has taken too long.
     pub(super) fn late(&mut self, key: Key, client: &mut Client) -> Flow {
         let Some(mut exchange) = client.exchange.take() else { return Flow::Over };
@@ -371,7 +348,7 @@ impl Loop {
     pub(super) fn abandon(&mut self, key: Key, mut exchange: Box<Exchange>) {
         match std::mem::replace(&mut exchange.task, Task::None) {
             Task::None | Task::Gather(_) => {}
-            Task::Watch(watch) => self.shared.mesh.unwatch(&watch.service, &self.wake(key)),
+            Task::Watch(watch) => self.abandon_watch(key, &watch),
             Task::Hand(hand) => self.abandon_hand(key, hand),
             Task::Call(calling) => self.abandon_call(calling),
             Task::Tunnel(tunnel) => self.abandon_tunnel(&tunnel),

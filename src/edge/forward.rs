@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::client::Client;
 use super::exchange::Exchange;
 use super::http1::{Framing, Head, ResponseHead};
 use crate::contract::paths::{self, DAPR_APP_ID};
@@ -29,7 +30,7 @@ pub(super) fn rooted(path: &str) -> Cow<'_, str> {
 }
 
 /// A request that is passed on, as a call: for a copy of it.
-pub(super) fn as_call(exchange: &Exchange, proxied: paths::Proxied, client: Option<IpAddr>) -> Option<Call> {
+pub(super) fn as_call(exchange: &Exchange, proxied: paths::Proxied, client: &Client) -> Option<Call> {
     let request = &exchange.request;
     let (service, path) = paths::service_and_path(proxied, request.target(), request.authority(), &request.head);
     let mut call = Call::new(service, Method::new(request.method()).ok()?, &rooted(path)).ok()?;
@@ -76,7 +77,7 @@ pub(super) fn write_proxied(
     proxied: paths::Proxied,
     upgrade: bool,
     attempt: &Attempt,
-    client: Option<IpAddr>,
+    client: &Client,
 ) {
     let request = &exchange.request;
     let head = &request.head;
@@ -96,16 +97,16 @@ pub(super) fn write_proxied(
     for (name, value) in changes.iter().flat_map(|changes| &changes.set) {
         write_field(out, name, value.as_bytes());
     }
-    write_list(out, head, "x-forwarded-for", |out| match client {
+    write_list(out, head, "x-forwarded-for", |out| match client.address {
         Some(IpAddr::V4(client)) => push_address(out, client),
         Some(IpAddr::V6(client)) => out.extend_from_slice(client.to_string().as_bytes()),
         None => out.extend_from_slice(b"unknown"),
     });
-    write_field(out, "x-forwarded-proto", head.first("x-forwarded-proto").unwrap_or("http").as_bytes());
+    write_field(out, "x-forwarded-proto", head.first("x-forwarded-proto").unwrap_or_else(|| client.scheme()).as_bytes());
     write_field(out, "x-forwarded-host", head.first("x-forwarded-host").unwrap_or_else(|| request.authority()).as_bytes());
     write_list(out, head, "via", |out| out.extend_from_slice(VIA));
     let hops = head.first("x-mesh-hops").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    write_field(out, "x-request-id", exchange.id.as_str().as_bytes());
+    write_field(out, "x-request-id", exchange.id.as_bytes());
     write_field(out, "x-service-mesh", b"true");
     if let Some(grant) = &exchange.grant {
         write_field(out, "x-mesh-caller", grant.identity.name.as_bytes());
@@ -184,6 +185,8 @@ pub(super) struct Delivered<'a> {
     pub(super) for_page: Option<&'a Exchange>,
     /// The caller speaks HTTP/1.0, which knows no chunks.
     pub(super) is_1_0: bool,
+    /// The API is answered at the same place.
+    pub(super) beside_api: bool,
 }
 
 /// Writes the head of an answer that is delivered.
@@ -202,7 +205,7 @@ pub(super) fn write_answer_head(out: &mut Vec<u8>, answer: &ResponseHead, delive
     }
     if proxied {
         write_list(out, &answer.head, "via", |out| out.extend_from_slice(VIA));
-        if is_html(answer) {
+        if delivered.beside_api && is_html(answer) {
             // A page would share an origin with the API.
             write_field(out, "content-security-policy", b"sandbox");
         }
@@ -213,7 +216,7 @@ pub(super) fn write_answer_head(out: &mut Vec<u8>, answer: &ResponseHead, delive
     write_field(out, "x-mesh-instance", delivered.member.id.as_str().as_bytes());
     write_number(out, "x-mesh-attempts", u64::from(delivered.attempts));
     write_number(out, "x-mesh-upstream-ms", whole_ms(delivered.took));
-    write_field(out, "x-request-id", delivered.id.as_str().as_bytes());
+    write_field(out, "x-request-id", delivered.id.as_bytes());
     if answer.status == 101 {
         out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
     } else {

@@ -1,6 +1,5 @@
 //! Who has sent a request, where that has to be proven, and whether they may.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::client::Client;
@@ -8,6 +7,7 @@ use super::exchange::{Exchange, Flow, Goal};
 use super::reactor::Loop;
 use crate::contract::access::{self, Need};
 use crate::contract::answer::ApiError;
+use crate::contract::caller::Denied;
 use crate::contract::paths;
 use crate::contract::router::Scope;
 use crate::model::{Caller, Reason};
@@ -17,15 +17,21 @@ impl Loop {
     pub(super) fn identify(&self, client: &mut Client, exchange: &mut Exchange, goal: Goal) -> Result<(), ApiError> {
         exchange.grant = None;
         exchange.token_in_authorization = false;
-        let Some(access) = &self.shared.door.access else { return Ok(()) };
+        let Some(access) = &self.shared.welcome.access else {
+            exchange.grant = client.name.as_ref().map(|name| client.remembered.certified(name));
+            return Ok(());
+        };
         let request = &exchange.request;
         let path = request.target().split('?').next().unwrap_or_default();
         let need = Need::of(request.method(), path);
         if goal == Goal::Api && need.is_open() {
             return Ok(());
         }
-        let (token, in_authorization) = access::token(request.head.fields())?;
-        let grant = access.of_token(token, &mut client.remembered)?;
+        let (grant, in_authorization) = match access::token(request.head.fields()) {
+            Ok((token, in_authorization)) => (access.of_token(token, &mut client.remembered)?, in_authorization),
+            // Whoever shows no token may have shown a certificate.
+            Err(why) => (client.name.as_ref().filter(|_| why == Denied::NoToken).and_then(|name| access.named(name)).ok_or(why)?, false),
+        };
         match goal {
             Goal::Api => need.judge(&grant)?,
             Goal::Invoke => grant.may(Scope::Invoke, None)?,
@@ -52,7 +58,7 @@ impl Loop {
 
 impl Exchange {
     /// Its caller, as calls name it.
-    pub(super) fn caller(&self, address: Option<IpAddr>) -> Caller {
-        Caller { name: self.grant.as_ref().map(|grant| Arc::clone(&grant.identity.name)), address }
+    pub(super) fn caller(&self, client: &Client) -> Caller {
+        Caller { name: self.grant.as_ref().map(|grant| Arc::clone(&grant.identity.name)), address: client.address }
     }
 }

@@ -265,7 +265,7 @@ impl Loop {
         for (name, value) in request.head.fields().filter(|(name, value)| is_passed_on(name, value)) {
             write_field(out, name, value);
         }
-        write_field(out, handover::ID, exchange.id.as_str().as_bytes());
+        write_field(out, handover::ID, exchange.id.as_bytes());
         if let Some(address) = client.address {
             write_field(out, handover::PEER, address.to_string().as_bytes());
         }

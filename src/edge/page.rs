@@ -2,7 +2,9 @@
 
 use super::client::Client;
 use super::exchange::{Exchange, Flow, Goal};
+use super::gate::Side;
 use super::reactor::Loop;
+use crate::contract::access::Need;
 use crate::contract::answer::{Answer, ApiError};
 use crate::contract::wire::write_field;
 use crate::contract::{browser, paths};
@@ -11,11 +13,11 @@ use crate::model::Fields;
 impl Loop {
     /// Answers what a browser asks on behalf of a page, or refuses what no page may; `None`: the request goes its way.
     pub(super) fn judge_page(&mut self, client: &mut Client, exchange: &mut Exchange, goal: Goal) -> Option<Flow> {
-        let door = &self.shared.door;
+        let (welcome, door) = (&self.shared.welcome, client.door);
         let request = &exchange.request;
         let origin = request.head.first("origin");
         // What an instance answers, it answers for itself.
-        exchange.cors = !matches!(goal, Goal::Proxy(_)) && origin.is_some_and(|origin| door.allows(origin));
+        exchange.cors = !matches!(goal, Goal::Proxy(_)) && origin.is_some_and(|origin| welcome.allows(origin));
         if exchange.cors && request.method() == "OPTIONS" && request.head.contains("access-control-request-method") {
             let answer = Answer::empty(204)
                 .with("access-control-allow-methods", "GET, POST, PUT, DELETE")
@@ -24,13 +26,17 @@ impl Loop {
             return Some(self.say(client, exchange, &answer));
         }
         // A name of our own in the host, or a field of its own, cannot be forged by a page.
-        let may_be_a_pages = matches!(goal, Goal::Invoke | Goal::Proxy(paths::Proxied::Path(..)));
+        // What comes in at a door that it shares with calls, the API judges itself.
+        let of_api = goal == Goal::Api
+            && door.side == Side::Api
+            && !Need::of(request.method(), request.target().split('?').next().unwrap_or_default()).is_open();
+        let may_be_a_pages = of_api || matches!(goal, Goal::Invoke | Goal::Proxy(paths::Proxied::Path(..)));
         let judged = if !may_be_a_pages {
             Ok(())
         } else if matches!(request.method(), "GET" | "HEAD" | "OPTIONS") {
-            browser::judge_host(request.authority(), door.loopback)
+            browser::judge_host(request.authority(), door.is_judged)
         } else {
-            browser::judge(request.authority(), origin, door)
+            browser::judge(request.authority(), origin, door.is_judged, welcome)
         };
         judged.err().map(|why| self.turn_away(client, exchange, ApiError::Forbidden(why)))
     }

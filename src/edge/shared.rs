@@ -10,10 +10,11 @@ use super::desk::Desk;
 use super::http1::Limits;
 use super::mail::{Mail, Mailbox};
 use super::slots::Key;
-use crate::contract::access::Door;
+use crate::contract::access::Welcome;
 use crate::mesh::Mesh;
 use crate::model::ServiceName;
 use crate::model::sync::Locked;
+use crate::outbound::trust::Trust;
 use crate::telemetry::doors::{DoorCounters, LoopCounters};
 
 /// Shared by all loops.
@@ -23,7 +24,9 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) max_connections: usize,
     /// Who may come in.
-    pub(super) door: Door,
+    pub(super) welcome: Welcome,
+    /// What connections to instances are secured with.
+    pub(super) trust: Trust,
     pub(super) counters: Arc<DoorCounters>,
     /// Answers carry `Connection: close`, and nothing new is accepted.
     pub(super) closing: AtomicBool,
@@ -45,12 +48,13 @@ pub(super) struct Waiting {
 }
 
 impl Shared {
-    pub(super) fn new(mesh: &Mesh, config: &Config, max_connections: usize, door: &Door, counters: Arc<DoorCounters>) -> Self {
+    pub(super) fn new(mesh: &Mesh, config: &Config, max_connections: usize, welcome: &Welcome, counters: Arc<DoorCounters>) -> Self {
         Self {
             mesh: mesh.clone(),
             limits: Limits { head: config.max_head_bytes, target: config.max_target_bytes },
             max_connections,
-            door: door.clone(),
+            welcome: welcome.clone(),
+            trust: Trust::of(mesh),
             counters,
             closing: AtomicBool::new(false),
             desk: Desk::new(config.workers.saturating_sub(config.reserved_workers), config.queue),

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Running;
-use super::cluster::{Admission, Cluster, Entry, InFlight, Showed};
+use super::cluster::{Admission, CallEnded, Cluster, Entry, InFlight, Showed};
 pub use super::meta::{CallMeta, Mode};
 use super::pick::Ask;
 use super::queue::{Ticket, Wake};
@@ -357,7 +357,8 @@ impl CallMachine {
             None => (cause, Outcome::Excluded),
         };
         if let Some(mut admission) = self.admission.take() {
-            self.cluster.settle(None, Some((&mut admission, outcome, self.took(now))), Some(now));
+            let ended = CallEnded { admission: &mut admission, outcome, took: self.took(now), lacked_budget: false };
+            self.cluster.settle(None, Some(ended), Some(now));
         }
         self.state = State::Ended(Err(cause));
     }
@@ -470,17 +471,15 @@ impl CallMachine {
         now: Instant,
     ) {
         self.count(&flight, meaning.instance, status, now);
-        let call = match (&result, meaning.call) {
-            // A retry that the budget refused says nothing about the service as a whole: another instance might have answered.
-            _ if self.budget_exhausted => Outcome::Excluded,
+        let outcome = match (&result, meaning.call) {
             // An attempt that the caller cut short says nothing either; what the one before it came to stands.
             (Err(Cause::DeadlineExceeded), Outcome::Excluded) => self.last.take().map_or(Outcome::Excluded, |(_, outcome)| outcome),
             (_, outcome) => outcome,
         };
-        let (mut admission, took) = (self.admission.take(), self.took(now));
+        let (mut admission, took, lacked_budget) = (self.admission.take(), self.took(now), self.budget_exhausted);
         let showed = flight.showed(meaning, unreachable, now);
-        let attempt = Some((&mut flight.slot, showed));
-        self.cluster.settle(attempt, admission.as_mut().map(|admission| (admission, call, took)), Some(now));
+        let call = admission.as_mut().map(|admission| CallEnded { admission, outcome, took, lacked_budget });
+        self.cluster.settle(Some((&mut flight.slot, showed)), call, Some(now));
         self.state = State::Ended(result);
     }
 

@@ -71,7 +71,7 @@ pub struct Mesh {
 pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dice: Arc<dyn Dice>,
-    transport: Arc<dyn Transport>,
+    pub(crate) transport: Arc<dyn Transport>,
     resolver: Arc<dyn Resolver>,
     store: Arc<dyn Store>,
     /// Whoever changes what is kept has the turn of its key, from before it is kept until it is in force.

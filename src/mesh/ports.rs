@@ -1,5 +1,6 @@
 //! What the mesh needs of the outer world, each replaceable: how attempts are sent, how names are resolved, where changes are kept.
 
+use std::any::Any;
 use std::fmt;
 use std::io::{self, Read};
 use std::net::IpAddr;
@@ -22,6 +23,11 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Asks an instance for its health, on a connection of its own, within `config.timeoutMs`.
     fn probe(&self, probe: &Probe) -> CheckResult;
+
+    /// What it secures connections with, for another driver to use as well; each knows its own kind.
+    fn trust(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        None
+    }
 }
 
 /// A request as an instance gets it.

@@ -22,8 +22,6 @@ impl Invalid {
     pub fn new(field: impl Into<Cow<'static, str>>, why: impl Into<String>) -> Self {
         let (field, why) = (field.into(), why.into());
         let field = match on_one_line(&field, 256) {
-            // A key without a name is named as it is written.
-            Cow::Borrowed("") => "\"\"".into(),
             Cow::Owned(changed) => changed.into(),
             Cow::Borrowed(_) => field,
         };

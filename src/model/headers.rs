@@ -195,19 +195,23 @@ impl Headers {
 
 /// Writes a number in decimal digits, without the machinery of formatting.
 pub(crate) fn push_decimal(out: &mut Vec<u8>, number: u64) {
-    let begin = out.len();
+    if number < 10 {
+        // Most numbers that are written are counts of a few.
+        return out.push(b'0' + u8::try_from(number).unwrap_or(0));
+    }
+    let mut digits = [0; 20];
+    let mut begin = digits.len();
     let mut rest = number;
-    loop {
+    for (at, digit) in digits.iter_mut().enumerate().rev() {
         // A remainder of ten is a digit.
-        out.push(b'0' + u8::try_from(rest % 10).unwrap_or(0));
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        begin = at;
         rest /= 10;
         if rest == 0 {
             break;
         }
     }
-    if let Some(digits) = out.get_mut(begin..) {
-        digits.reverse();
-    }
+    out.extend_from_slice(digits.get(begin..).unwrap_or_default());
 }
 
 /// How many fields are usually added after others have been removed.

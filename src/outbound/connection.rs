@@ -113,6 +113,12 @@ impl Connection {
         Self { stream, place, buffers, read_timeout: None, write_timeout: None, reused: false, answered: false, returned: false }
     }
 
+    /// What has been said on it so far was no request.
+    #[cfg(feature = "tls")]
+    pub(super) const fn begin_anew(&mut self) {
+        self.answered = false;
+    }
+
     /// What it means that the connection is gone.
     fn gone(&self, written: bool) -> io::Error {
         carry(if self.reused && !self.answered { Failure::Stale { written } } else { Failure::Reset })

@@ -1,13 +1,19 @@
-//! Everything that touches the outer world on behalf of the mesh: calls and checks by ureq, host names, the health checker's threads,
-//! copies of calls.
+//! Everything that touches the outer world on behalf of the mesh: calls and checks by ureq, whom they trust, host names, the health
+//! checker's threads, copies of calls.
 //!
 //! [`Mesh::builder`] is here because it is what joins a mesh to this world.
 
+#[cfg(feature = "tls")]
+pub(crate) mod certificates;
 mod connection;
 mod health_checker;
 mod mirror;
 mod resolver;
+#[cfg(feature = "tls")]
+mod securing;
 pub mod store;
+#[cfg_attr(not(feature = "tls"), path = "no_trust.rs")]
+pub(crate) mod trust;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -19,6 +25,8 @@ use serde_json::Value;
 
 pub use resolver::SystemResolver;
 pub use upstream::Ureq;
+
+use trust::Trust;
 
 use crate::mesh::ports::{InMemory, Resolver, Store, Transport};
 use crate::mesh::{Mesh, Parts, RegistryError, Settings};
@@ -34,7 +42,7 @@ impl Mesh {
             parts: Parts {
                 clock: Arc::new(SystemClock),
                 dice: Arc::new(SystemDice),
-                transport: Arc::new(Ureq),
+                transport: Arc::new(Ureq::default()),
                 resolver: Arc::new(SystemResolver::default()),
                 store: Arc::new(InMemory),
                 settings: Settings::default(),
@@ -70,7 +78,7 @@ impl Builder {
         self
     }
 
-    /// Which addresses instances may have.
+    /// Which addresses instances may have, and how those are known that are spoken to over TLS.
     pub fn upstreams(mut self, upstreams: upstreams::Config) -> Self {
         self.parts.settings.upstreams = upstreams;
         self
@@ -125,10 +133,12 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] when a setting is not acceptable or a thread cannot be started.
     pub fn build(self) -> Result<Mesh, BuildError> {
+        let trust = Trust::read(&self.parts.settings.upstreams).map_err(BuildError::Invalid)?;
         let mesh = Mesh::assemble(self.parts).map_err(|error| match error {
             RegistryError::Invalid(fault) => BuildError::Invalid(fault),
             other => BuildError::Store(other),
         })?;
+        Trust::of(&mesh).change(trust);
         if self.background {
             health_checker::start(&mesh).map_err(BuildError::Thread)?;
             mirror::start(&mesh);

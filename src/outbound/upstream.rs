@@ -1,5 +1,6 @@
 //! The only ureq: how an attempt or a health check is sent, and what its errors mean.
 
+use std::any::Any;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,10 +16,13 @@ use ureq::unversioned::transport::Connector;
 use ureq::unversioned::transport::NextTimeout;
 
 use super::connection::{BUFFER, Dialer, carry};
+#[cfg(feature = "tls")]
+use super::securing::Securer;
+use super::trust::Trust;
 use crate::mesh::Member;
 use crate::mesh::call::Attempt;
 use crate::mesh::ports::{Incoming, Outgoing, Probe, Transport};
-use crate::model::{ConnectFailure, Failure, Headers, Method, Scheme, authority};
+use crate::model::{ConnectFailure, Failure, Headers, Host, Method, Scheme, authority};
 use crate::policy::health::CheckResult;
 
 /// Idle connections kept per instance.
@@ -27,8 +31,10 @@ const IDLE_CONNECTIONS: usize = 64;
 const IDLE_AGE: Duration = Duration::from_secs(4);
 
 /// Sends attempts by ureq, one agent (and so one pool of connections) per instance.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Ureq;
+#[derive(Clone, Default, Debug)]
+pub struct Ureq {
+    pub(super) trust: Trust,
+}
 
 /// What is kept per instance; its connections end with it.
 struct Line {
@@ -43,7 +49,7 @@ impl Transport for Ureq {
     fn send(&self, attempt: &Attempt, request: &Outgoing<'_>) -> Result<Incoming, Failure> {
         let member = &attempt.member;
         let times = Times { connect: attempt.connect, whole: attempt.timeout, fresh: attempt.fresh };
-        let line = member.line(|| Line::new(member, times)).ok_or_else(|| malformed("another driver's line"))?;
+        let line = member.line(|| Line::new(member, times, &self.trust)).ok_or_else(|| malformed("another driver's line"))?;
         let call = request.call;
         let mut uri = ureq::http::uri::Parts::default();
         uri.scheme = Some(line.scheme.clone());
@@ -60,12 +66,16 @@ impl Transport for Ureq {
     }
 
     fn probe(&self, probe: &Probe) -> CheckResult {
-        let result = ask(probe);
+        let result = ask(probe, &self.trust);
         match result {
             Ok(status) => CheckResult::of_status(&probe.config, status),
             Err(Failure::Timeout | Failure::Connect(ConnectFailure::TimedOut)) => CheckResult::TimedOut,
             Err(_) => CheckResult::Unreachable,
         }
+    }
+
+    fn trust(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        Some(self.trust.shared())
     }
 }
 
@@ -78,11 +88,11 @@ struct Times {
 }
 
 impl Line {
-    fn new(member: &Arc<Member>, times: Times) -> Self {
+    fn new(member: &Arc<Member>, times: Times, trust: &Trust) -> Self {
         let usual = Times { fresh: false, ..times };
         Self {
             usual,
-            agent: agent(Dialer::Member(Arc::downgrade(member)), member.scheme, usual),
+            agent: agent(Dialer::Member(Arc::downgrade(member)), (member.scheme, &member.host), usual, trust),
             scheme: uri_scheme(member.scheme),
             authority: Authority::try_from(&*member.authority).ok(),
         }
@@ -140,7 +150,8 @@ fn header_value(value: &[u8]) -> Result<HeaderValue, ureq::http::header::Invalid
 }
 
 /// The one way an agent is made: no proxy from the environment, no redirect, no name look-up, no spare headers, small buffers.
-fn agent(dialer: Dialer, scheme: Scheme, times: Times) -> Agent {
+#[cfg_attr(not(feature = "tls"), allow(unused_variables))] // Whom to trust matters where there is something to be secured.
+fn agent(dialer: Dialer, (scheme, host): (Scheme, &Host), times: Times, trust: &Trust) -> Agent {
     let config = Config::builder()
         .proxy(None)
         .http_status_as_error(false)
@@ -160,7 +171,7 @@ fn agent(dialer: Dialer, scheme: Scheme, times: Times) -> Agent {
     match scheme {
         Scheme::Http => Agent::with_parts(config, dialer, Nowhere),
         #[cfg(feature = "tls")]
-        Scheme::Https => Agent::with_parts(config, dialer.chain(ureq::unversioned::transport::RustlsConnector::default()), Nowhere),
+        Scheme::Https => Agent::with_parts(config, dialer.chain(Securer { trust: trust.clone(), host: host.clone() }), Nowhere),
         // Registration refuses https where it is not built in.
         #[cfg(not(feature = "tls"))]
         Scheme::Https => Agent::with_parts(config, Dialer::Fixed(Vec::new()), Nowhere),
@@ -180,7 +191,7 @@ impl Resolver for Nowhere {
 }
 
 /// Asks for health on a connection of its own.
-fn ask(probe: &Probe) -> Result<u16, Failure> {
+fn ask(probe: &Probe, trust: &Trust) -> Result<u16, Failure> {
     let target = &probe.target;
     let addresses = probe.addresses.iter().map(|ip| SocketAddr::new(*ip, target.port.get())).collect();
     let uri = Uri::builder()
@@ -199,7 +210,7 @@ fn ask(probe: &Probe) -> Result<u16, Failure> {
     let method = Method::new(&probe.config.method).unwrap_or(Method::Get);
     let whole = probe.config.timeout_ms.duration();
     let usual = Times { connect: whole, whole, fresh: false };
-    let agent = agent(Dialer::Fixed(addresses), target.scheme, usual);
+    let agent = agent(Dialer::Fixed(addresses), (target.scheme, &target.host), usual, trust);
     let line = Line { agent, scheme: uri_scheme(target.scheme), authority: None, usual };
     let answer = line.run(uri, method, &headers, (), usual).map_err(failure_of)?;
     Ok(answer.status().as_u16())
@@ -244,22 +255,17 @@ fn failure_of(error: ureq::Error) -> Failure {
         ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Failure::Connect(ConnectFailure::TimedOut),
         ureq::Error::Timeout(_) => Failure::Timeout,
         ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => Failure::Connect(ConnectFailure::Unreachable),
-        ureq::Error::Tls(why) => Failure::Connect(ConnectFailure::Tls(why.to_owned())),
-        #[cfg(feature = "tls")]
-        ureq::Error::Rustls(error) => Failure::Connect(ConnectFailure::Tls(error.to_string())),
         ureq::Error::LargeResponseHeader(..) => Failure::Protocol("the head is larger than 16 KiB".into()),
         other => malformed(other),
     }
 }
 
-fn failure_of_io(error: io::Error) -> Failure {
-    let (kind, text) = (error.kind(), error.to_string());
+pub(super) fn failure_of_io(error: io::Error) -> Failure {
+    let kind = error.kind();
     match error.into_inner().map(|inner| inner.downcast::<Failure>()) {
         Some(Ok(failure)) => *failure,
         _ => match kind {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Failure::Timeout,
-            // What rustls has to say about a handshake comes as this.
-            io::ErrorKind::InvalidData => Failure::Connect(ConnectFailure::Tls(text)),
             _ => Failure::Reset,
         },
     }

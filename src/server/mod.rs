@@ -6,17 +6,17 @@ use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde_json::Value;
 
-pub use crate::edge::{Address, Config, InvokeOn};
+pub use crate::edge::{Acceptor, Address, Config, InvokeOn};
 
 use crate::api::{Api, ApiServer, ask};
-use crate::contract::access::{Access, Door};
+use crate::contract::access::{Access, Welcome};
 use crate::edge::{Edge, EdgeError};
 use crate::mesh::Mesh;
 use crate::model::Invalid;
@@ -68,6 +68,7 @@ impl From<EdgeError> for StartError {
     fn from(error: EdgeError) -> Self {
         match error {
             EdgeError::Listen(address, error) => Self::Listen(address, error),
+            EdgeError::Invalid(fault) => Self::Invalid(fault),
             EdgeError::Thread(error) => Self::Thread(error),
         }
     }
@@ -86,29 +87,30 @@ impl Server {
     pub fn start(mesh: &Mesh, config: &Config, effective: Value) -> Result<Self, StartError> {
         config.check_together().map_err(StartError::Invalid)?;
         let addresses = config.addresses().map_err(StartError::Invalid)?;
-        let loopback = addresses.iter().all(Address::is_loopback);
+        let admin = config.admin_addresses().map_err(StartError::Invalid)?;
+        let loopback = addresses.iter().chain(&admin).all(Address::is_loopback);
         let access = match config.token_file.as_str() {
             "" => None,
             path => Some(Arc::new(Access::new(token_file::read(Path::new(path)).map_err(StartError::Invalid)?))),
         };
-        if !loopback && access.is_none() && !config.insecure {
+        // Whoever has to show a token or a certificate is no stranger.
+        if !loopback && access.is_none() && !config.insecure && config.tls_client_ca.is_empty() {
             let why = format!(
                 "{} is not loopback, and whoever reaches it may do everything; name a --token-file, or add --insecure if that is meant",
                 config.listen
             );
             return Err(StartError::Invalid(Invalid::new("listen", why)));
         }
-        // Over a Unix socket, the Host field is whatever the client makes up.
-        let judged = loopback && addresses.iter().any(|address| matches!(address, Address::Tcp(_)));
+        // The edge knows by which door a request has come; what comes by any must be right for this.
+        let judged = Address::are_judged(&addresses) && (admin.is_empty() || Address::are_judged(&admin));
         let (loops, _) = Edge::loops(config);
         let counters = Arc::new(DoorCounters::new(loops));
-        let origins = config.cors.allow_origins.iter().cloned().collect();
-        let door = Door { loopback: judged, access: access.clone(), origins };
-        let api = Arc::new(Api::new(mesh, door.clone(), effective, Arc::clone(&counters)));
-        let edge = Arc::new(Edge::start(mesh, config, &addresses, &door, &counters)?);
-        if access.is_some() || !loopback {
+        let welcome = Welcome { access: access.clone(), origins: config.cors.allow_origins.iter().cloned().collect() };
+        let api = Arc::new(Api::new(mesh, judged, welcome.clone(), effective, Arc::clone(&counters)));
+        let edge = Arc::new(Edge::start(mesh, config, &addresses, &admin, &welcome, &counters)?);
+        if access.is_some() || !loopback || !config.tls_client_ca.is_empty() {
             let tcp = |address: &Address| if let Address::Tcp(at) = address { Some(*at) } else { None };
-            mesh.refuse_own(edge.addresses().iter().filter_map(tcp));
+            mesh.refuse_own(edge.addresses().iter().chain(edge.admin_addresses()).filter_map(tcp));
         }
         let stopped = Arc::new(AtomicBool::new(false));
         let workers = Arc::new(Locked::new(None));
@@ -144,6 +146,28 @@ impl Server {
         let callers = tokens.len();
         access.replace(tokens);
         Ok(Some(callers))
+    }
+
+    /// Where the API is answered, if that is a place of its own.
+    pub fn admin_addresses(&self) -> Vec<Address> {
+        self.edge.admin_addresses().to_vec()
+    }
+
+    /// Secures clients to come by this; those that are here stay as they are.
+    pub fn use_acceptor(&self, acceptor: Option<&Acceptor>) {
+        self.edge.use_acceptor(acceptor);
+    }
+
+    /// Something to ask, again and again, whether all goes on: whether every event loop has turned since the last time. Asked first, it says
+    /// yes; once the server is gone, no.
+    pub fn pulse(&self) -> impl FnMut() -> bool + Send + use<> {
+        let edge = Arc::downgrade(&self.edge);
+        let mut asked: Option<(Arc<AtomicUsize>, usize)> = None;
+        move || {
+            let Some(edge) = edge.upgrade() else { return false };
+            let before = asked.replace(edge.count_loops());
+            before.is_none_or(|(counted, all)| counted.load(Ordering::SeqCst) == all)
+        }
     }
 
     /// Replaces what `/config` shows.

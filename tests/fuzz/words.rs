@@ -8,7 +8,7 @@ use weft::contract::request::Request;
 use weft::contract::tokens::{Entry, Tokens};
 use weft::contract::{envelope, router};
 use weft::mesh::record::{Document, Record};
-use weft::model::{Endpoint, Headers, Invalid, Method, RequestId, ServiceName};
+use weft::model::{Endpoint, Headers, Invalid, Method, RequestId};
 use weft::outbound::store::{export, import};
 use weft::policy::Policy;
 
@@ -81,7 +81,11 @@ pub fn tokens(input: &[u8]) {
     for line in text.lines() {
         if let Some(entry) = judged(Entry::parse(line)) {
             assert_eq!(Entry::parse(&entry.line()).as_ref(), Ok(&entry));
-            assert!(ServiceName::new(&entry.name).is_ok() && !entry.scopes.is_empty() && entry.digests.len() <= 2);
+            assert!(
+                entry.name.bytes().all(|b| b.is_ascii_graphic() && !b"\"*,;".contains(&b))
+                    && !entry.scopes.is_empty()
+                    && entry.digests.len() <= 2
+            );
         }
     }
 }
@@ -101,7 +105,7 @@ fn judged<T>(result: Result<T, Invalid>) -> Option<T> {
         Ok(value) => Some(value),
         Err(fault) => {
             let said = fault.to_string();
-            assert!(!fault.field.is_empty() && !fault.why.is_empty(), "{said}");
+            assert!(!fault.why.is_empty(), "{said}");
             assert!(said.len() < 2048, "{said}");
             assert!(!said.contains(|c: char| c.is_control()), "{said:?}");
             None

@@ -14,5 +14,6 @@ mod demo;
 mod running;
 mod signals;
 mod state;
+mod supervised;
 #[allow(dead_code)] // The tests of the door use it as well.
 mod weft;

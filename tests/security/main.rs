@@ -23,6 +23,8 @@ mod mutate;
 
 /// Where calls run unless a test says otherwise.
 pub(crate) const INVOKE_ON: ::weft::server::InvokeOn = ::weft::server::InvokeOn::Edge;
+/// In the clear.
+pub(crate) const SECURED: bool = false;
 /// They go through the API.
 pub(crate) const EMBEDDED: bool = false;
 
