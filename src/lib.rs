@@ -50,7 +50,7 @@
 //! - No panic leaves a request unanswered or a slot taken.
 //! - No global state, no signal handler, no thread that outlives the last handle.
 //!
-//! `tests/tidy.rs` holds the house to this.
+//! `tests/tidy.rs` holds the house to this. Who is trusted with what is in [`contract::threats`].
 //!
 //! # The words
 //!

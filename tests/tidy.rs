@@ -76,6 +76,7 @@ const PLACES: &[Place] = &[
         within: &[
             "src/model/sync.rs",
             "src/model/time.rs",
+            "src/contract/access.rs",
             "src/telemetry/events.rs",
             "src/telemetry/traces.rs",
             "src/telemetry/taps.rs",
@@ -141,13 +142,14 @@ const PLACES: &[Place] = &[
     },
     Place {
         words: &["rustix"],
-        // Sockets, limits, and the lock on the state directory.
+        // Sockets, limits, the lock on the state directory, and whose the token file is.
         within: &[
             "src/outbound/connection.rs",
             "src/outbound/store/folder.rs",
             "src/api/server.rs",
             "src/edge/socket.rs",
             "src/edge/gate.rs",
+            "src/server/token_file.rs",
             // Who may read a key depends on who we are.
             "src/outbound/certificates.rs",
             // A clock that only systemd asks for.
@@ -155,7 +157,7 @@ const PLACES: &[Place] = &[
             "src/app/look/terminal.rs",
         ],
         tests_are_free: false,
-        instead: "sockets are opened and judged, and the state directory is locked, in these files",
+        instead: "sockets are opened and judged, the state directory is locked and the token file opened in these files",
     },
     Place {
         words: &["signal_hook", "simplelog", "lexopt", "process::exit"],

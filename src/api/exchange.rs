@@ -5,7 +5,9 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::contract::access::Access;
 use crate::contract::answer::{Answer, ApiError};
+use crate::contract::caller::Grant;
 use crate::contract::handover;
 use crate::contract::request::Request;
 use crate::contract::wire::{Persistence, write_answer};
@@ -25,7 +27,7 @@ impl Exchange {
     }
 
     /// Reads the request, its body whole.
-    pub(super) fn read(&mut self, dice: &Arc<dyn Dice>) -> Result<Request, ApiError> {
+    pub(super) fn read(&mut self, dice: &Arc<dyn Dice>, access: Option<&Access>) -> Result<Request, ApiError> {
         let Some(http) = &mut self.http else { return Err(ApiError::Internal("answered twice".to_owned())) };
         let mut body = Vec::with_capacity(http.body_length().unwrap_or(0));
         if http.as_reader().read_to_end(&mut body).is_err() {
@@ -35,18 +37,25 @@ impl Exchange {
         let mut waited = Duration::ZERO;
         let mut peer = None;
         let mut id = None;
+        let mut grant = None;
         for header in http.headers() {
             let (name, value) = (header.field.as_str().as_str(), header.value.as_str());
             match name {
                 handover::ID => id = RequestId::from_caller(value),
                 handover::PEER => peer = value.parse().ok(),
+                handover::CALLER => {
+                    grant = match access {
+                        Some(access) => access.named(value),
+                        None => Some(Arc::new(Grant::of_certificate(value))),
+                    };
+                }
                 handover::WAITED_US => waited = Duration::from_micros(value.parse().unwrap_or(0)),
                 name => headers.push(name, value),
             }
         }
         let id = id.unwrap_or_else(|| RequestId::from_roll(dice.roll(), dice.roll()));
         self.id = Some(id.clone());
-        Ok(Request { method: method(http.method()), target: http.url().to_owned(), headers, body, peer, id, waited })
+        Ok(Request { method: method(http.method()), target: http.url().to_owned(), headers, body, peer, id, waited, grant })
     }
 
     /// Writes the answer, head and body in one piece.

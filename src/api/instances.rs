@@ -19,14 +19,18 @@ struct Registered<'a> {
 
 impl Api {
     pub(super) fn register(&self, request: &Request) -> Result<Answer, ApiError> {
-        let registration = envelope::registration(&request.body)?;
+        let mut registration = envelope::registration(&request.body)?;
+        request.may_touch(registration.service.as_str())?;
         let id = registration.id.clone();
-        self.mesh.register(registration)?;
+        let grant = request.grant.as_ref();
+        registration.owner = grant.map(|grant| std::sync::Arc::clone(&grant.identity.name));
+        self.mesh.register_within(registration, grant.and_then(|grant| grant.max_instances))?;
         Ok(Answer::json(&Registered { success: true, service_id: id.as_str() }))
     }
 
     pub(super) fn deregister(&self, request: &Request) -> Result<Answer, ApiError> {
         let (service, id) = envelope::instance(&request.body)?;
+        request.may_touch(service.as_str())?;
         self.mesh.deregister(&service, &id)?;
         Ok(done())
     }

@@ -19,10 +19,13 @@ pub use server::{ApiServer, ask};
 
 use overview::Glance;
 
+use crate::contract::access::{Need, Welcome};
 use crate::contract::answer::{Answer, ApiError};
 use crate::contract::browser;
+use crate::contract::caller::Denied;
+use crate::contract::redact::redacted;
 use crate::contract::request::Request;
-use crate::contract::router::{self, Found, Handler, Route};
+use crate::contract::router::{self, Found, Handler, Route, Scope};
 use crate::mesh::Mesh;
 use crate::model::sync::{Locked, Published};
 use crate::telemetry::doors::DoorCounters;
@@ -33,8 +36,10 @@ pub struct Api {
     mesh: Mesh,
     /// Whether `/ready` says so.
     ready: AtomicBool,
-    /// The door listens on loopback only.
+    /// All doors listen on loopback only.
     loopback: bool,
+    /// Who may come in.
+    welcome: Welcome,
     /// Guarded: the effective configuration, for `/config`.
     effective: Published<Arc<Value>>,
     /// What the edge counts.
@@ -52,15 +57,15 @@ enum Routed<'r> {
 }
 
 impl Api {
-    /// Handlers for `mesh`. `loopback`: the door listens on loopback only. `effective` is what `/config` shows.
-    pub fn new(mesh: &Mesh, loopback: bool, effective: Value, doors: Arc<DoorCounters>) -> Self {
-        let effective = Published::new(Arc::new(effective));
-        Self { mesh: mesh.clone(), ready: AtomicBool::new(true), loopback, effective, doors, glance: Locked::default() }
+    /// Handlers for `mesh`. `loopback`: all doors listen on loopback only. `welcome`: who may come in. `effective` is what `/config` shows.
+    pub fn new(mesh: &Mesh, loopback: bool, welcome: Welcome, effective: Value, doors: Arc<DoorCounters>) -> Self {
+        let effective = Published::new(Arc::new(redacted(effective)));
+        Self { mesh: mesh.clone(), ready: AtomicBool::new(true), loopback, welcome, effective, doors, glance: Locked::default() }
     }
 
     /// Replaces what `/config` shows.
     pub fn set_effective(&self, effective: Value) {
-        self.effective.update(|current| *current = Arc::new(effective));
+        self.effective.update(|current| *current = Arc::new(redacted(effective)));
     }
 
     /// From now on `/ready` says no.
@@ -70,17 +75,35 @@ impl Api {
 
     /// Finds what handles a request, and judges whether it may.
     fn route<'r>(&self, request: &'r Request) -> Routed<'r> {
+        // The edge has judged it already; what it lets in by mistake still does not come further than this.
+        if let Err(why) = self.admit(request) {
+            return Routed::Refused(ApiError::Denied(why).into());
+        }
         match router::find(&request.method, request.path()) {
             Found::Route(route, captured) => {
-                let changes = !matches!(route.method, "GET");
-                match browser::judge(request.headers.first("host").unwrap_or_default(), request.headers.first("origin"), self.loopback) {
-                    Err(why) if changes => Routed::Refused(ApiError::Forbidden(why).into()),
-                    _ => Routed::Here(route, captured),
+                let host = request.headers.first("host").unwrap_or_default();
+                let judged = match (route.method, route.scope) {
+                    // What is open to everybody is no secret.
+                    ("GET", Scope::Open) => Ok(()),
+                    ("GET", _) => browser::judge_host(host, self.loopback),
+                    _ => browser::judge(host, request.headers.first("origin"), self.loopback, &self.welcome),
+                };
+                match judged {
+                    Err(why) => Routed::Refused(ApiError::Forbidden(why).into()),
+                    Ok(()) => Routed::Here(route, captured),
                 }
             }
             Found::WrongMethod(allowed) => Routed::Refused(ApiError::WrongMethod(allowed).into()),
             Found::Nothing => Routed::Refused(nothing_here(request)),
         }
+    }
+
+    fn admit(&self, request: &Request) -> Result<(), Denied> {
+        let need = Need::of(&request.method, request.path());
+        if self.welcome.access.is_none() || need.is_open() {
+            return Ok(());
+        }
+        need.judge(request.grant.as_ref().ok_or(Denied::NoToken)?)
     }
 
     /// Handles a request that makes no call.
@@ -95,13 +118,13 @@ impl Api {
             Handler::SetState => self.set_state(first, second, request),
             Handler::SetWeight => self.set_weight(first, second, request),
             Handler::Metrics => Ok(self.metrics(request)),
-            Handler::MetricsText => Ok(self.metrics_text(text_format(request).unwrap_or(Format::Prometheus))),
+            Handler::MetricsText => Ok(self.metrics_text(text_format(request).unwrap_or(Format::Prometheus), request)),
             Handler::Services => self.services(request),
             Handler::Service => self.service(first, request),
             Handler::Explain => self.explain(first),
-            Handler::Policy => self.policy(first),
+            Handler::Policy => self.policy(first, request),
             Handler::PatchPolicy => self.patch_policy(first, request),
-            Handler::ResetPolicy => self.reset_policy(first),
+            Handler::ResetPolicy => self.reset_policy(first, request),
             Handler::SetBreaker => self.set_breaker(first, request),
             Handler::Events => self.events(request),
             Handler::Overview => self.overview(request),

@@ -38,14 +38,15 @@ pub(super) fn text_format(request: &Request) -> Option<Format> {
 impl Api {
     pub(super) fn metrics(&self, request: &Request) -> Answer {
         match text_format(request) {
-            Some(format) => self.metrics_text(format),
-            None => Answer::pretty(&Metrics { mesh: self.mesh.metrics(), doors: self.doors.report() }),
+            Some(format) => self.metrics_text(format, request),
+            None => Answer::pretty(&Metrics { mesh: self.mesh.metrics_of(&|service| request.sees(service)), doors: self.doors.report() }),
         }
     }
 
-    pub(super) fn metrics_text(&self, format: Format) -> Answer {
+    pub(super) fn metrics_text(&self, format: Format, request: &Request) -> Answer {
         let process = process::look();
-        let text = self.mesh.with_picture(|mesh| table::render(&Picture { mesh, doors: Some(&self.doors), process }, format));
+        let sees = |service: &str| request.sees(service);
+        let text = self.mesh.with_picture_of(&sees, |mesh| table::render(&Picture { mesh, doors: Some(&self.doors), process }, format));
         Answer::new(200, format.content_type(), text)
     }
 
@@ -87,6 +88,7 @@ impl Api {
         let filtered = healthy.is_some() || !labels.is_empty();
         let services = self.mesh.services().into_iter();
         let page: Vec<ServiceView> = services
+            .filter(|service| request.sees(&service.name))
             .filter(|service| name.as_ref().is_none_or(|name| service.name == *name))
             .filter(|service| after.as_ref().is_none_or(|after| service.name > *after))
             .map(|mut service| {
@@ -124,6 +126,7 @@ impl Api {
         };
         let query = Query {
             service: request.parameter("service"),
+            prefix: request.grant.as_ref().and_then(|grant| grant.service_prefix.clone()),
             failed,
             at_least: Duration::from_millis(number("slowerThanMs", 0)?),
             limit: usize::try_from(number("limit", TRACES)?).unwrap_or(usize::MAX),
@@ -136,6 +139,8 @@ impl Api {
             None => 0,
             Some(text) => text.parse().map_err(|_| Invalid::new("since", format!("{} is not a number", shown(&text))))?,
         };
-        Ok(Answer::pretty(&self.mesh.events(since)))
+        let mut page = self.mesh.events(since);
+        page.events.retain(|event| event.service.as_ref().is_none_or(|service| request.sees(service.as_str())));
+        Ok(Answer::pretty(&page))
     }
 }

@@ -62,7 +62,8 @@ impl Api {
         let (since, limit) = (number(request, "since", 0)?, limit(request)?);
         let wanted = request.parameter("q").map(|text| text.to_lowercase()).unwrap_or_default();
         let overview = self.glance();
-        let matching = || overview.services.iter().filter(|service| service.name.to_lowercase().contains(&wanted));
+        let seen = || overview.services.iter().filter(|service| request.sees(&service.name));
+        let matching = || seen().filter(|service| service.name.to_lowercase().contains(&wanted));
         let row = |service| Row { service, points: self.mesh.points_of(&service.name, since, overview.step) };
         let (at, points) = self.mesh.points(since);
         let page = Page {

@@ -5,7 +5,9 @@ use serde::Serialize;
 use super::Api;
 use crate::contract::answer::{Answer, ApiError, done};
 use crate::contract::envelope;
+use crate::contract::redact::redacted;
 use crate::contract::request::Request;
+use crate::contract::router::Scope;
 use crate::model::ServiceName;
 use crate::policy::Policy;
 
@@ -18,8 +20,13 @@ struct Warned {
 }
 
 impl Api {
-    pub(super) fn policy(&self, service: &str) -> Result<Answer, ApiError> {
-        Ok(Answer::pretty(&self.mesh.policy(&named(service)?)))
+    pub(super) fn policy(&self, service: &str, request: &Request) -> Result<Answer, ApiError> {
+        let policy = self.mesh.policy(&named(service)?);
+        if request.grant.as_ref().is_none_or(|grant| grant.scopes.contains(Scope::Admin)) {
+            return Ok(Answer::pretty(&policy));
+        }
+        // Who may only look need not see the secrets that checks and routes send.
+        Ok(Answer::pretty(&redacted(serde_json::to_value(&policy).unwrap_or_default())))
     }
 
     pub(super) fn patch_policy(&self, service: &str, request: &Request) -> Result<Answer, ApiError> {
@@ -33,9 +40,9 @@ impl Api {
         Ok(Answer::pretty(&Warned { policy, warnings }))
     }
 
-    pub(super) fn reset_policy(&self, service: &str) -> Result<Answer, ApiError> {
+    pub(super) fn reset_policy(&self, service: &str, request: &Request) -> Result<Answer, ApiError> {
         self.mesh.reset_policy(&named(service)?)?;
-        self.policy(service)
+        self.policy(service, request)
     }
 
     pub(super) fn set_breaker(&self, service: &str, request: &Request) -> Result<Answer, ApiError> {

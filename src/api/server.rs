@@ -136,7 +136,7 @@ fn work(api: &Api, http: &tiny_http::Server, stopped: &AtomicBool) {
 fn attend(api: &Api, http: tiny_http::Request) {
     let mut exchange = Exchange::begin(http);
     let answered = catch_unwind(AssertUnwindSafe(|| {
-        let request = match exchange.read(&api.mesh.inner.dice) {
+        let request = match exchange.read(&api.mesh.inner.dice, api.welcome.access.as_deref()) {
             Ok(request) => request,
             Err(error) => return error.into(),
         };

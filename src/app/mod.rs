@@ -15,6 +15,7 @@ mod sample;
 mod state;
 mod supervisor;
 mod tap;
+mod token;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -118,6 +119,7 @@ fn run() -> Result<ExitCode, Fatal> {
         Command::Config { annotated: false } => say!("{:#}", load()?.effective()),
         Command::State(what, path) => state::run(*what, path)?,
         Command::Tap(words) => tap::run(words).map_err(Fatal::Tap)?,
+        Command::Token(new) => token::run(new, &load()?)?,
         Command::Serve => return serve(&arguments, &load()?, |_, _| Ok(())),
         Command::Demo { traffic } => {
             let config = load()?;
@@ -222,15 +224,22 @@ fn announce(config: &Config, server: &Server) {
             format!("/invoke runs on workers: {calls} of {} make calls (blocking, with sleeping backoff)", config.server.workers)
         }
     };
-    let who = match config.server.tls_client_ca.as_str() {
-        "" => "whoever reaches it may use it",
-        _ => "whoever has a certificate may use it",
+    let tokens = match (config.server.token_file.as_str(), config.server.tls_client_ca.as_str()) {
+        ("", "") => "no tokens: whoever reaches it may use it".to_owned(),
+        ("", _) => "no tokens: whoever has a certificate may use it".to_owned(),
+        (file, _) => format!("tokens of {file}"),
     };
-    say!("{calls}; {registry}; {tls}; no tokens: {who}");
+    say!("{calls}; {registry}; {tls}; {tokens}");
 }
 
 /// Takes over a changed configuration. A bad one changes nothing and says why.
 fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server) {
+    // By themselves, so that a token can be taken away whatever else is wrong.
+    match server.reload_tokens() {
+        Ok(None) => {}
+        Ok(Some(callers)) => log::info!("the token file has been read again: {callers} callers"),
+        Err(fault) => log::error!("the token file was not read again, the tokens are what they were: {fault}"),
+    }
     let new = match Config::load(arguments, std::env::vars_os()) {
         Ok(new) => new,
         Err(error) => return not_reloaded(&error),

@@ -32,6 +32,8 @@ pub enum Command {
     State(StateCommand, PathBuf),
     /// Show calls of a running mesh as they happen; the words after it are its own.
     Tap(Vec<OsString>),
+    /// Make a token.
+    Token(NewToken),
     /// Print the version.
     Version,
     /// Print how to use the program.
@@ -49,6 +51,19 @@ pub enum StateCommand {
     Import,
 }
 
+/// A token to be made.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NewToken {
+    /// Whose it will be.
+    pub name: String,
+    /// What it is for.
+    pub scopes: Vec<String>,
+    /// Which services it is for.
+    pub service_prefix: Option<String>,
+    /// How many instances its caller may have.
+    pub max_instances: Option<usize>,
+}
+
 /// The command line, read.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Arguments {
@@ -60,8 +75,8 @@ pub struct Arguments {
     pub settings: Sourced,
 }
 
-const COMMANDS: [&str; 13] =
-    ["serve", "demo", "config", "check", "state", "services", "instances", "events", "explain", "top", "tap", "version", "help"];
+const COMMANDS: [&str; 14] =
+    ["serve", "demo", "config", "check", "state", "token", "services", "instances", "events", "explain", "top", "tap", "version", "help"];
 
 impl Arguments {
     /// Reads a command line without the program's name.
@@ -97,6 +112,17 @@ impl Arguments {
                         *place = path.into();
                     }
                 }
+                Arg::Value(word) if !named && word == "token" => {
+                    named = true;
+                    read.command = new_token(&mut parser)?;
+                }
+                Arg::Long(name @ ("scope" | "service-prefix" | "max-instances")) if matches!(read.command, Command::Token(_)) => {
+                    let flag = format!("--{name}");
+                    let text = text(value(&mut parser, &flag)?)?;
+                    if let Command::Token(new) = &mut read.command {
+                        new.set(&flag, text)?;
+                    }
+                }
                 Arg::Value(word) if !named => {
                     named = true;
                     read.command = command(&word.string().map_err(|error| error.to_string())?)?;
@@ -130,6 +156,31 @@ fn state_command(word: &str) -> Result<StateCommand, String> {
         "export" => Ok(StateCommand::Export),
         "import" => Ok(StateCommand::Import),
         other => Err(format!("{} is not done to a state directory; use show, export or import", shown(other))),
+    }
+}
+
+const TOKEN_USAGE: &str = "whose token? use weft token new NAME --scope read,register,invoke,admin";
+
+/// What follows `token`: `new NAME`.
+fn new_token(parser: &mut Parser) -> Result<Command, String> {
+    let mut word = || match parser.next() {
+        Ok(Some(Arg::Value(word))) => text(word),
+        _ => Err(TOKEN_USAGE.to_owned()),
+    };
+    if word()? != "new" {
+        return Err(TOKEN_USAGE.to_owned());
+    }
+    Ok(Command::Token(NewToken { name: word()?, ..NewToken::default() }))
+}
+
+impl NewToken {
+    fn set(&mut self, flag: &str, text: String) -> Result<(), String> {
+        match flag {
+            "--scope" => self.scopes.extend(text.split(',').map(str::to_owned)),
+            "--service-prefix" => self.service_prefix = Some(text),
+            _ => self.max_instances = Some(text.parse().map_err(|_| format!("{flag}: {} is not a whole number", shown(&text)))?),
+        }
+        Ok(())
     }
 }
 
@@ -174,7 +225,7 @@ fn all() -> Map<String, Value> {
 
 /// The keys that can be set by a flag or a variable.
 pub(super) fn scalars() -> impl Iterator<Item = String> {
-    all().into_iter().map(|(key, _)| key)
+    all().into_iter().filter(|(_, default)| !default.is_object()).map(|(key, _)| key)
 }
 
 /// One setting as a configuration by itself. What reads as a number or a boolean is one, unless the setting is a text.
@@ -211,6 +262,8 @@ Commands:
   config              print the effective configuration; --annotated says why of each key
   check FILE          check a configuration file
   state show DIR      print what a state directory keeps; export DIR prints it as JSON, import DIR reads that from stdin
+  token new NAME      make a token and print it once: --scope read,register,invoke,admin [--service-prefix P] [--max-instances N];
+                      with --token-file it is added there, else its line for the file is printed
   services, instances, explain NAME, events [--follow], top
                       look at a mesh that runs; weft services --help says how
   tap                 show calls of a running mesh as they happen: --url, --token-file, --service, --status 5xx, --slower-than-ms,
@@ -221,7 +274,7 @@ Flags (each also a variable, --drain-timeout-ms is WEFT_DRAIN_TIMEOUT_MS, and a 
   --config FILE
 "
     );
-    for (key, default) in all() {
+    for (key, default) in all().into_iter().filter(|(_, default)| !default.is_object()) {
         let flag = format!("--{}", separated(&key, '-'));
         let shown = match &default {
             Value::Bool(_) => String::new(),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-pub use flags::{Arguments, Command, StateCommand, usage};
+pub use flags::{Arguments, Command, NewToken, StateCommand, usage};
 
 use crate::contract::envelope;
 use crate::mesh::Settings;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
+use super::caller::Denied;
 use crate::mesh::RegistryError;
 use crate::model::time::whole_ms;
 use crate::model::{CallError, Headers, InstanceId, Invalid, Limit, Reason, Reply, StaticAnswer};
@@ -114,6 +115,8 @@ pub enum ApiError {
     Late(&'static str),
     /// Something the mesh does not do.
     Unsupported(&'static str),
+    /// Turned away for want of a token that allows it.
+    Denied(Denied),
     /// Refused as a browser's.
     Forbidden(&'static str),
     /// A limit is full.
@@ -136,11 +139,21 @@ impl From<RegistryError> for ApiError {
     }
 }
 
+impl From<Denied> for ApiError {
+    fn from(why: Denied) -> Self {
+        Self::Denied(why)
+    }
+}
+
 impl ApiError {
     /// The word, and with it the status.
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::Bad(_) | Self::Malformed(_) | Self::Registry(RegistryError::Invalid(_)) => Reason::BadRequest,
+            Self::Denied(Denied::NoToken | Denied::BadToken) => Reason::Unauthorized,
+            Self::Denied(Denied::Scope(_) | Denied::Service | Denied::OnlySome) => Reason::Forbidden,
+            Self::Denied(Denied::SeveralTokens) | Self::Bad(_) | Self::Malformed(_) | Self::Registry(RegistryError::Invalid(_)) => {
+                Reason::BadRequest
+            }
             Self::HeadTooLarge => Reason::HeadersTooLarge,
             Self::TargetTooLong => Reason::UriTooLong,
             Self::Version => Reason::VersionNotSupported,
@@ -177,6 +190,7 @@ impl ApiError {
     fn sentence(&self) -> String {
         match self {
             Self::Bad(fault) => fault.to_string(),
+            Self::Denied(why) => why.to_string(),
             Self::Registry(error) => error.to_string(),
             Self::Call(error) => error.to_string(),
             Self::NoSuchService(name) => format!("no such service is registered: {}", crate::model::shown(name)),
@@ -238,6 +252,7 @@ impl From<ApiError> for Answer {
                     headers.push_number("retry-after", whole_seconds(after));
                 }
             }
+            ApiError::Denied(why) => headers.push("www-authenticate", why.challenge()),
             ApiError::WrongMethod(allowed) => headers.push("allow", allowed.join(", ")),
             ApiError::Full(limit) | ApiError::Registry(RegistryError::Full(limit)) => {
                 body.limit = Some(limit.setting());

@@ -3,21 +3,34 @@
 
 use std::net::IpAddr;
 
+use super::access::Welcome;
+
 /// Whether a request that changes something may come in, as far as browsers go: from where it came and what host it was sent to.
 /// `loopback`: the door listens on loopback only.
 ///
 /// # Errors
 /// The reason, for a person.
-pub fn judge(host: &str, origin: Option<&str>, loopback: bool) -> Result<(), &'static str> {
-    if loopback && !is_local(host) {
-        return Err("the Host header names another machine, but this mesh listens on loopback only");
-    }
+pub fn judge(host: &str, origin: Option<&str>, loopback: bool, welcome: &Welcome) -> Result<(), &'static str> {
+    judge_host(host, loopback)?;
     match origin {
         None => Ok(()),
+        Some(origin) if welcome.allows(origin) => Ok(()),
         // A page's origin is scheme://host[:port]; ours is whatever the request says it was sent to.
         Some(origin) if origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host)) => Ok(()),
         Some(_) => Err("the request comes from a page of another origin"),
     }
+}
+
+/// Whether a request may come in by the host it was sent to: a page whose own name was made to point here could read what it is answered.
+/// `loopback`: the door listens on loopback only.
+///
+/// # Errors
+/// The reason, for a person.
+pub fn judge_host(host: &str, loopback: bool) -> Result<(), &'static str> {
+    if loopback && !is_local(host) {
+        return Err("the Host header names another machine, but this mesh listens on loopback only");
+    }
+    Ok(())
 }
 
 /// Whether a `Host` value names this machine's loopback, on whatever port.
@@ -35,7 +48,8 @@ mod tests {
 
     fn allowed(fields: &[(&str, &str)], loopback: bool) -> bool {
         let field = |name: &str| fields.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
-        judge(field("host").unwrap_or_default(), field("origin"), loopback).is_ok()
+        let welcome = Welcome { origins: ["https://ops.example".to_owned()].into(), ..Welcome::default() };
+        judge(field("host").unwrap_or_default(), field("origin"), loopback, &welcome).is_ok()
     }
 
     #[test]
@@ -52,6 +66,10 @@ mod tests {
             (&[("host", "localhost:3000"), ("origin", "http://evil.com")], true, false),
             (&[("host", "localhost:3000"), ("origin", "http://localhost:4000")], true, false),
             (&[("host", "localhost:3000"), ("origin", "null")], true, false),
+            (&[("host", "localhost:3000"), ("origin", "https://ops.example")], true, true),
+            (&[("host", "localhost:3000"), ("origin", "https://ops.example.evil.com")], true, false),
+            (&[("host", "localhost:3000"), ("origin", "http://ops.example")], true, false),
+            (&[("host", "evil.com"), ("origin", "https://ops.example")], true, false),
         ] {
             assert_eq!(allowed(fields, loopback), expected, "{fields:?}");
         }

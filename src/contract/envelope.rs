@@ -175,7 +175,7 @@ mod tests {
         }
         let (method, target) = ("POST".into(), "/invoke".to_owned());
         let body = body.as_bytes().to_vec();
-        Request { method, target, headers: fields, body, peer: None, id: RequestId::from_roll(1, 2), waited: Duration::ZERO }
+        Request { method, target, headers: fields, body, peer: None, id: RequestId::from_roll(1, 2), waited: Duration::ZERO, grant: None }
     }
 
     #[test]

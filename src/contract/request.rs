@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::caller::Grant;
 use crate::model::{Caller, Headers, Invalid, RequestId, shown};
 
 /// A request, its body read whole.
@@ -23,6 +25,8 @@ pub struct Request {
     pub id: RequestId,
     /// How long it has waited for a worker.
     pub waited: Duration,
+    /// Who has proven to have sent it, where that has to be proven.
+    pub grant: Option<Arc<Grant>>,
 }
 
 impl Request {
@@ -53,7 +57,20 @@ impl Request {
 
     /// Who sent it.
     pub fn caller(&self) -> Caller {
-        Caller { name: None, address: self.peer }
+        Caller { name: self.grant.as_ref().map(|grant| Arc::clone(&grant.identity.name)), address: self.peer }
+    }
+
+    /// Whether its sender may have to do with a service.
+    ///
+    /// # Errors
+    /// [`Denied::Service`](super::caller::Denied::Service).
+    pub fn may_touch(&self, service: &str) -> Result<(), super::caller::Denied> {
+        self.grant.as_ref().map_or(Ok(()), |grant| grant.may_touch(service))
+    }
+
+    /// Whether its sender may see a service.
+    pub fn sees(&self, service: &str) -> bool {
+        self.grant.as_ref().is_none_or(|grant| grant.sees(service))
     }
 }
 
@@ -127,6 +144,7 @@ mod tests {
             peer: None,
             id: RequestId::from_roll(0, 0),
             waited: Duration::ZERO,
+            grant: None,
         };
         assert_eq!(request.path(), "/services");
         assert_eq!(request.parameter("metadata.region").as_deref(), Some("us-east 1"));

@@ -15,6 +15,22 @@ pub enum Scope {
     Admin,
 }
 
+impl Scope {
+    /// Those that are granted.
+    pub const GRANTED: [Self; 4] = [Self::Read, Self::Register, Self::Invoke, Self::Admin];
+
+    /// The word for it in a token file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Read => "read",
+            Self::Register => "register",
+            Self::Invoke => "invoke",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// What handles a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)] // Each is the row of the table it stands in.

@@ -16,12 +16,25 @@ pub enum Persistence {
 
 /// Writes an answer, head and body, with the id of its request. `head_only`: the request was HEAD.
 pub fn write_answer(out: &mut Vec<u8>, answer: &Answer, id: &RequestId, persistence: Persistence, head_only: bool) {
+    write_answer_with(out, answer, id, persistence, head_only, |_| ());
+}
+
+/// As [`write_answer`], with the fields that `extra` adds.
+pub fn write_answer_with(
+    out: &mut Vec<u8>,
+    answer: &Answer,
+    id: &RequestId,
+    persistence: Persistence,
+    head_only: bool,
+    extra: impl FnOnce(&mut Vec<u8>),
+) {
     out.reserve(256 + answer.body.len());
     write_status_line(out, answer.status);
     for (name, value) in answer.headers.iter() {
         write_field(out, name, value);
     }
     write_field(out, "x-request-id", id.as_bytes());
+    extra(out);
     write_persistence(out, persistence);
     let bodiless = is_bodiless(answer.status);
     if !bodiless {

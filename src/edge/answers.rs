@@ -114,6 +114,7 @@ impl Loop {
             id: &exchange.id,
             persistence,
             collected,
+            for_page: Some(exchange).filter(|exchange| exchange.cors),
             is_1_0: exchange.request.is_1_0(),
             beside_api: client.door.side == Side::Both,
         };

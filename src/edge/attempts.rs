@@ -78,7 +78,8 @@ impl Loop {
             }
             match Socket::connect(*address) {
                 Ok(socket) => {
-                    let line = Line::to_instance(socket, &attempt.member, &self.shared.trust)?;
+                    let mut line = Line::to_instance(socket, &attempt.member, &self.shared.trust)?;
+                    line.address = Some(*address);
                     return self.add_line(line).map(|key| (key, dial)).ok_or(ConnectFailure::Unreachable);
                 }
                 Err(error) => {

@@ -18,7 +18,7 @@ use crate::contract::request::Request;
 use crate::contract::{envelope, paths};
 use crate::mesh::Asked;
 use crate::mesh::call::{Attempt, CallMachine, CallMeta, End, Mode, Step};
-use crate::model::{Call, Caller, Cause, ConnectFailure, Failure, Fields, Headers, Invalid, Limit, Method, Reason, ServiceName};
+use crate::model::{Call, Cause, ConnectFailure, Failure, Fields, Headers, Invalid, Limit, Method, Reason, ServiceName};
 
 /// How much of a body that streams is kept for another attempt.
 pub(super) const REPLAYED: usize = 64 * 1024;
@@ -67,11 +67,10 @@ pub(super) enum Heard {
 impl Loop {
     /// `POST /invoke`: a call as JSON.
     pub(super) fn begin_invoke(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange) -> Flow {
-        let mut call = match read_call(client, exchange) {
+        let call = match read_call(client, exchange) {
             Ok(call) => call,
-            Err(fault) => return self.refuse(client, exchange, fault.into()),
+            Err(error) => return self.turn_away(client, exchange, error),
         };
-        call.caller.name.clone_from(&client.name);
         let meta = CallMeta::of(&call, exchange.id.clone());
         match self.shared.mesh.start(meta, self.wake(key), exchange.began) {
             Ok(machine) => {
@@ -99,7 +98,7 @@ impl Loop {
         }
         let number = |name: &str| request.head.first(name).and_then(|text| text.parse::<u64>().ok());
         let method = Method::new(request.method()).ok().filter(|method| method.as_str() == request.method()).unwrap_or(Method::Other);
-        let caller = Caller { name: client.name.clone(), address: client.address };
+        let caller = exchange.caller(client);
         let meta = CallMeta {
             endpoint: &forward::rooted(path),
             headers: &request.head,
@@ -332,7 +331,10 @@ impl Loop {
 }
 
 /// Reads the call that a request describes as JSON.
-pub(super) fn read_call(client: &Client, exchange: &mut Exchange) -> Result<Call, Invalid> {
+///
+/// # Errors
+/// What is wrong with it, or that its caller may not call that service.
+pub(super) fn read_call(client: &Client, exchange: &mut Exchange) -> Result<Call, ApiError> {
     let mut headers = Headers::new();
     for (name, value) in exchange.request.head.fields().filter(|(name, value)| is_passed_on(name, value)) {
         headers.push(std::str::from_utf8(name).unwrap_or_default(), value);
@@ -345,10 +347,13 @@ pub(super) fn read_call(client: &Client, exchange: &mut Exchange) -> Result<Call
         peer: client.address,
         id: exchange.id.clone(),
         waited: Duration::ZERO,
+        grant: exchange.grant.clone(),
     };
     let call = envelope::call(&request);
+    let may = call.as_ref().map_or(Ok(()), |call| request.may_touch(call.service.as_str()));
     exchange.gathered = request.body;
-    call
+    may?;
+    Ok(call?)
 }
 
 impl Form {

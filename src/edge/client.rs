@@ -10,6 +10,7 @@ use super::shared::Open;
 use super::socket::{Moved, Socket};
 use super::timers::{Alarm, Tick};
 use super::tls::Secured;
+use crate::contract::access::Remembered;
 
 /// A connection of a caller.
 pub(super) struct Client {
@@ -40,6 +41,8 @@ pub(super) struct Client {
     pub(super) closes: bool,
     /// Counted as busy.
     pub(super) busy: bool,
+    /// Who its last request was from.
+    pub(super) remembered: Remembered,
     /// The request being answered.
     pub(super) exchange: Option<Box<Exchange>>,
     /// Counts it as open.
@@ -66,6 +69,7 @@ impl Client {
             charged: 0,
             closes: false,
             busy: false,
+            remembered: Remembered::default(),
             exchange: None,
             _open: open,
         }

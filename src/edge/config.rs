@@ -55,12 +55,24 @@ settings! {
         write_timeout_ms: Millis = Millis(30_000), in 1, 3_600_000;
         /// How long the workers may leave a question unanswered before they are replaced.
         watchdog_ms: Millis = Millis(10_000), in 10, 3_600_000;
+        /// Pages in browsers, for which the API is off limits unless they are named here.
+        cors: Cors = Cors::default();
+        /// The file that says who may do what, made by weft token new. Empty: everybody may do everything.
+        token_file: String = String::new();
         /// Allow listening beyond loopback although everybody there may do everything.
         insecure: bool = false;
         /// After a signal to stop: how long to go on as before with /ready saying no, so that load balancers notice.
         drain_delay_ms: Millis = Millis(0), in 0, 3_600_000;
         /// Then: how long running requests may take to finish.
         drain_timeout_ms: Millis = Millis(10_000), in 0, 3_600_000;
+    }
+}
+
+settings! {
+    /// Cross-origin requests.
+    pub struct Cors {
+        /// Origins whose pages may use the API, such as "https://ops.example.com". What instances answer through /proxy is their business.
+        allow_origins: Vec<String> = Vec::new();
     }
 }
 
@@ -89,6 +101,11 @@ impl Config {
         if self.max_target_bytes > self.max_head_bytes {
             let (target, head) = (self.max_target_bytes, self.max_head_bytes);
             return Err(Invalid::new("maxTargetBytes", format!("{target} is above maxHeadBytes {head}, which it is part of")));
+        }
+        let is_origin = |text: &String| text.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains(['/', '*', ' ']));
+        if let Some(other) = self.cors.allow_origins.iter().find(|text| !is_origin(text)) {
+            let why = format!("{} is no origin such as https://ops.example.com; there is no \"*\"", shown(other));
+            return Err(Invalid::new("cors.allowOrigins", why));
         }
         for (has, name, needs) in [
             (!self.tls_cert.is_empty() && self.tls_key.is_empty(), "tlsCert", "tlsKey"),

@@ -1,5 +1,6 @@
 //! One request from its head to its answer: what it is about, its body where that is taken in whole, and who is to answer it.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -16,9 +17,10 @@ use super::timers::Tick;
 use super::tunnel::Tunnel;
 use super::watch::Watch;
 use crate::contract::answer::{Answer, ApiError};
-use crate::contract::wire::{Persistence, write_answer, write_field, write_length, write_persistence};
-use crate::contract::{browser, paths};
-use crate::model::{Fields, Limit, RequestId, push_decimal};
+use crate::contract::caller::Grant;
+use crate::contract::paths;
+use crate::contract::wire::{Persistence, write_answer, write_answer_with};
+use crate::model::{Fields, Limit, RequestId};
 use crate::telemetry::taps::Tap;
 
 /// A request being answered. Made to be used again.
@@ -30,6 +32,12 @@ pub(super) struct Exchange {
     pub(super) gathered: Vec<u8>,
     pub(super) id: RequestId,
     pub(super) began: Instant,
+    /// Who has sent it, where that has to be proven.
+    pub(super) grant: Option<Arc<Grant>>,
+    /// `Authorization` has a token for the mesh, which is nobody else's business.
+    pub(super) token_in_authorization: bool,
+    /// It comes from a page that may see its answer.
+    pub(super) cors: bool,
     told_to_go_on: bool,
     pub(super) task: Task,
 }
@@ -83,12 +91,15 @@ impl Exchange {
             gathered: Vec::new(),
             id: RequestId::from_roll(0, 0),
             began: now,
+            grant: None,
+            token_in_authorization: false,
+            cors: false,
             told_to_go_on: false,
             task: Task::None,
         }
     }
 
-    fn head_only(&self) -> bool {
+    pub(super) fn head_only(&self) -> bool {
         self.request.method() == "HEAD"
     }
 }
@@ -159,7 +170,8 @@ impl Loop {
         exchange.began = self.now;
         exchange.told_to_go_on = !request.expects_continue();
         exchange.gathered.clear();
-        if asks_for_health(request) && exchange.incoming.is_done() {
+        exchange.cors = false;
+        if super::health::asks_for_health(request) && exchange.incoming.is_done() {
             self.tell_health(client, &exchange);
             return self.finish(client, exchange);
         }
@@ -168,30 +180,9 @@ impl Loop {
         self.follow(key, client, exchange, flow);
     }
 
-    /// `GET /health`, the mesh itself.
-    fn tell_health(&mut self, client: &mut Client, exchange: &Exchange) {
-        let mut body = std::mem::take(&mut self.stream);
-        body.clear();
-        body.extend_from_slice(b"{\"status\":\"healthy\",\"timestamp\":");
-        push_decimal(&mut body, self.shared.mesh.inner.clock.wall_ms());
-        body.push(b'}');
-        let persistence = self.persistence(client, exchange);
-        let out = client.output.out(&mut self.spare);
-        out.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n");
-        write_field(out, "x-request-id", exchange.id.as_bytes());
-        write_persistence(out, persistence);
-        write_length(out, body.len() as u64);
-        out.extend_from_slice(b"\r\n");
-        if !exchange.head_only() {
-            out.extend_from_slice(&body);
-        }
-        self.stream = body;
-    }
-
     /// Begins to do something about a request.
     fn set_out(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange) -> Flow {
         let request = &exchange.request;
-        let config = &self.shared.config;
         let goal = match paths::goal(request.method(), request.target(), request.authority(), &request.head) {
             paths::Goal::Api => Goal::Api,
             paths::Goal::Invoke => Goal::Invoke,
@@ -207,14 +198,13 @@ impl Loop {
             let answer = Answer::nothing_here(accept.to_ascii_lowercase().contains("application/json"));
             return self.say(client, exchange, &answer);
         }
-        // A name of our own in the host, or a field of its own, cannot be forged by a page.
-        let may_be_a_pages = matches!(goal, Goal::Invoke | Goal::Proxy(paths::Proxied::Path(..))) || client.door.side == Side::Api;
-        if may_be_a_pages
-            && !matches!(request.method(), "GET" | "HEAD" | "OPTIONS")
-            && let Err(why) = browser::judge(request.authority(), request.head.first("origin"), client.door.is_judged)
-        {
-            return self.refuse(client, exchange, ApiError::Forbidden(why));
+        if let Some(flow) = self.judge_page(client, exchange, goal) {
+            return flow;
         }
+        if let Err(why) = self.identify(client, exchange, goal) {
+            return self.turn_away(client, exchange, why);
+        }
+        let request = &exchange.request;
         let most = self.most_gathered(goal);
         match (goal, request.framing()) {
             _ if request.method() == "CONNECT" => {
@@ -232,7 +222,7 @@ impl Loop {
             }
             _ => {}
         }
-        client.until = self.timers.tick(self.now + config.body_timeout_ms.duration());
+        client.until = self.timers.tick(self.now + self.shared.config.body_timeout_ms.duration());
         exchange.task = Task::Gather(goal);
         self.gather(key, client, exchange, goal)
     }
@@ -391,7 +381,8 @@ impl Loop {
     pub(super) fn say(&mut self, client: &mut Client, exchange: &Exchange, answer: &Answer) -> Flow {
         client.closes |= !exchange.incoming.is_done();
         let persistence = self.persistence(client, exchange);
-        write_answer(client.output.out(&mut self.spare), answer, &exchange.id, persistence, exchange.head_only());
+        let extra = |out: &mut Vec<u8>| super::page::write_cors(out, exchange);
+        write_answer_with(client.output.out(&mut self.spare), answer, &exchange.id, persistence, exchange.head_only(), extra);
         Flow::Over
     }
 
@@ -404,12 +395,6 @@ impl Loop {
             (false, false) => Persistence::Stays,
         }
     }
-}
-
-/// Whether a request is about the health of the mesh itself, and not of a service that its host or a field names.
-fn asks_for_health(request: &RequestHead) -> bool {
-    let goal = || paths::goal(request.method(), request.target(), request.authority(), &request.head);
-    request.target() == "/health" && matches!(request.method(), "GET" | "HEAD") && goal() == paths::Goal::Api
 }
 
 /// Unused exchanges that are kept.

@@ -14,9 +14,7 @@ use crate::contract::wire::{Persistence, is_bodiless, write_field, write_length,
 use crate::mesh::Member;
 use crate::mesh::call::Attempt;
 use crate::model::time::whole_ms;
-use crate::model::{
-    Call, Caller, Endpoint, Fields, Headers, Invalid, Method, RequestId, is_hop_by_hop, is_of_mesh, is_only_ours, push_decimal,
-};
+use crate::model::{Call, Endpoint, Fields, Headers, Invalid, Method, RequestId, is_hop_by_hop, is_of_mesh, is_only_ours, push_decimal};
 
 /// How this hop is named to the next (RFC 9110 §7.6.3).
 const VIA: &[u8] = b"1.1 weft";
@@ -41,7 +39,10 @@ pub(super) fn as_call(exchange: &Exchange, proxied: paths::Proxied, client: &Cli
     }
     call.body = (!exchange.gathered.is_empty()).then(|| exchange.gathered.as_slice().into());
     call.request_id = Some(exchange.id.clone());
-    call.caller = Caller { name: client.name.clone(), address: client.address };
+    if exchange.token_in_authorization {
+        call.headers.remove_all("authorization");
+    }
+    call.caller = exchange.caller(client);
     call.hops = request.head.first("x-mesh-hops").and_then(|text| text.parse().ok()).unwrap_or(0);
     Some(call)
 }
@@ -89,12 +90,14 @@ pub(super) fn write_proxied(
     let taken_out = |name: &[u8]| changes.is_some_and(|changes| std::str::from_utf8(name).is_ok_and(|name| changes.takes_out(name)));
     let said_by_trace = |name: &[u8]| attempt.trace.is_some_and(|trace| trace.replaces(name));
     for (name, value) in head.fields() {
+        let is_for_the_mesh = exchange.token_in_authorization && name.eq_ignore_ascii_case(b"authorization");
         if !said_by_trace(name)
             && !hops.end_here(name)
             && !is_only_ours(name)
             && !is_of_mesh(name)
             && !is_said_anew(name)
             && !taken_out(name)
+            && !is_for_the_mesh
         {
             write_field(out, name, value);
         }
@@ -116,6 +119,9 @@ pub(super) fn write_proxied(
     let hops = head.first("x-mesh-hops").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     write_field(out, "x-request-id", exchange.id.as_bytes());
     write_field(out, "x-service-mesh", b"true");
+    if let Some(grant) = &exchange.grant {
+        write_field(out, "x-mesh-caller", grant.identity.name.as_bytes());
+    }
     write_number(out, "x-mesh-hops", hops.saturating_add(1));
     write_number(out, "x-mesh-attempt", u64::from(attempt.number));
     write_number(out, "x-request-timeout-ms", whole_ms(attempt.left).max(1));
@@ -186,6 +192,8 @@ pub(super) struct Delivered<'a> {
     pub(super) persistence: Persistence,
     /// The length of the body, where it was collected.
     pub(super) collected: Option<u64>,
+    /// The request, where it comes from a page that may see the answer.
+    pub(super) for_page: Option<&'a Exchange>,
     /// The caller speaks HTTP/1.0, which knows no chunks.
     pub(super) is_1_0: bool,
     /// The API is answered at the same place.
@@ -199,7 +207,9 @@ pub(super) fn write_answer_head(out: &mut Vec<u8>, answer: &ResponseHead, delive
     write_status(out, answer);
     let hops = Hops::of(&answer.head);
     for (name, value) in answer.head.fields() {
-        let ends_here = hops.end_here(name) || is_ours_to_say(name) || proxied && name.eq_ignore_ascii_case(b"via");
+        let is_said_to_pages =
+            delivered.for_page.is_some() && name.get(..15).is_some_and(|begin| begin.eq_ignore_ascii_case(b"access-control-"));
+        let ends_here = is_said_to_pages || hops.end_here(name) || is_ours_to_say(name) || proxied && name.eq_ignore_ascii_case(b"via");
         if !ends_here {
             write_field(out, name, value);
         }
@@ -210,6 +220,9 @@ pub(super) fn write_answer_head(out: &mut Vec<u8>, answer: &ResponseHead, delive
             // A page would share an origin with the API.
             write_field(out, "content-security-policy", b"sandbox");
         }
+    }
+    if let Some(exchange) = delivered.for_page {
+        super::page::write_cors(out, exchange);
     }
     write_field(out, "x-mesh-instance", delivered.member.id.as_str().as_bytes());
     write_number(out, "x-mesh-attempts", u64::from(delivered.attempts));

@@ -12,6 +12,7 @@ use super::desk::Arrival;
 use super::exchange::{Exchange, Flow, Task};
 use super::http1::Body;
 use super::line::{Line, Phase};
+use super::page::write_cors;
 use super::reactor::Loop;
 use super::shared::{Seat, Waiting};
 use super::slots::Key;
@@ -112,7 +113,7 @@ impl Loop {
     pub(super) fn begin_on_workers(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange) -> Flow {
         let call = match read_call(client, exchange) {
             Ok(call) => call,
-            Err(fault) => return self.refuse(client, exchange, fault.into()),
+            Err(error) => return self.turn_away(client, exchange, error),
         };
         let waiting = Waiting { of_loop: self.index, client: key };
         match self.shared.desk.arrive(&call.service, waiting) {
@@ -227,6 +228,7 @@ impl Loop {
                         let out = client.output.out(&mut self.spare);
                         // Our own server's head is passed on as it is, but for its end.
                         out.extend_from_slice(line.input.rest().get(..length - 2).unwrap_or_default());
+                        write_cors(out, exchange);
                         write_persistence(out, persistence);
                         out.extend_from_slice(b"\r\n");
                         line.input.consume(length);
@@ -274,6 +276,9 @@ impl Loop {
         write_field(out, handover::ID, exchange.id.as_bytes());
         if let Some(address) = client.address {
             write_field(out, handover::PEER, address.to_string().as_bytes());
+        }
+        if let Some(grant) = &exchange.grant {
+            write_field(out, handover::CALLER, grant.identity.name.as_bytes());
         }
         let waited = self.now.saturating_duration_since(exchange.began).as_micros();
         write_number(out, handover::WAITED_US, u64::try_from(waited).unwrap_or(u64::MAX));

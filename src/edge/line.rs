@@ -1,5 +1,6 @@
 //! One connection to an instance or to the API server, and the answer that comes on it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::buffers::{Buffer, Spare, room};
@@ -21,6 +22,8 @@ pub(super) struct Line {
     pub(super) secured: Option<Secured>,
     /// The instance; `None` for the API server.
     pub(super) member: Option<Arc<Member>>,
+    /// Where the instance has been connected to.
+    pub(super) address: Option<SocketAddr>,
     /// The client whose request is on it.
     pub(super) owner: Option<Key>,
     pub(super) phase: Phase,
@@ -65,6 +68,7 @@ impl Line {
             socket,
             secured: None,
             member,
+            address: None,
             owner: None,
             phase,
             readiness,

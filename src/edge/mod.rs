@@ -9,6 +9,8 @@
 //! | [`http1`] | HTTP/1.1 as bytes, pure |
 //! | `reactor` | the event loop; `slots`, `timers`, `buffers`, `socket` and `mail` are its tools |
 //! | `gate` | who comes in |
+//! | `identity`, `page` | who has sent a request, and what pages in browsers may |
+//! | `health` | the one answer that is given here |
 //! | `client`, `serve` | a caller's connection: what it is, and all that happens on it |
 //! | `exchange` | one request from its head to its answer |
 //! | `calls`, `attempts`, `answers` | a call: driving its machine, one attempt, the answer to it |
@@ -31,10 +33,13 @@ mod desk;
 mod exchange;
 mod forward;
 mod gate;
+mod health;
 pub mod http1;
+mod identity;
 mod inner;
 mod line;
 mod mail;
+mod page;
 mod pool;
 mod reactor;
 mod serve;
@@ -62,6 +67,7 @@ use mail::Mail;
 use reactor::Loop;
 use shared::Shared;
 
+use crate::contract::access::Welcome;
 use crate::mesh::Mesh;
 use crate::model::Invalid;
 use crate::telemetry::doors::DoorCounters;
@@ -110,6 +116,7 @@ impl Edge {
         config: &Config,
         public: &[Address],
         admin: &[Address],
+        welcome: &Welcome,
         counters: &Arc<DoorCounters>,
     ) -> Result<Self, EdgeError> {
         let files = socket::raise_file_limit();
@@ -123,7 +130,7 @@ impl Edge {
         let (addresses, mut listeners) = open(public, if admin.is_empty() { Side::Both } else { Side::Calls })?;
         let (admin_addresses, more) = open(admin, Side::Api)?;
         listeners.extend(more);
-        let shared = Arc::new(Shared::new(mesh, config, most, Arc::clone(counters)));
+        let shared = Arc::new(Shared::new(mesh, config, most, welcome, Arc::clone(counters)));
         let (mut loops, mut mailboxes) = (Vec::new(), Vec::new());
         for index in 0..counters.loops.len() {
             let (mut each, mailbox) = Loop::new(index, Arc::clone(&shared)).map_err(EdgeError::Thread)?;

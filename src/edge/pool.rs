@@ -62,7 +62,16 @@ impl Loop {
 
     /// An idle connection to an instance, if there is one.
     pub(super) fn take_idle(&mut self, member: &Arc<Member>) -> Option<Key> {
-        self.idle.get_mut(&(Arc::as_ptr(member) as usize))?.pop()
+        let kept = self.idle.get_mut(&(Arc::as_ptr(member) as usize))?;
+        while let Some(key) = kept.pop() {
+            let still_there = |line: &mut Box<Line>| line.address.is_some_and(|address| member.is_reached_at(address));
+            if self.lines.get_mut(key).is_some_and(still_there) {
+                return Some(key);
+            }
+            // What it leads to is no longer where the instance may be called.
+            self.lines.remove(key);
+        }
+        None
     }
 
     /// Puts a connection back after an exchange, or ends it.

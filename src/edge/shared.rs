@@ -10,6 +10,7 @@ use super::desk::Desk;
 use super::http1::Limits;
 use super::mail::{Mail, Mailbox};
 use super::slots::Key;
+use crate::contract::access::Welcome;
 use crate::mesh::Mesh;
 use crate::model::ServiceName;
 use crate::model::sync::Locked;
@@ -22,6 +23,8 @@ pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) limits: Limits,
     pub(super) max_connections: usize,
+    /// Who may come in.
+    pub(super) welcome: Welcome,
     /// What connections to instances are secured with.
     pub(super) trust: Trust,
     pub(super) counters: Arc<DoorCounters>,
@@ -45,11 +48,12 @@ pub(super) struct Waiting {
 }
 
 impl Shared {
-    pub(super) fn new(mesh: &Mesh, config: &Config, max_connections: usize, counters: Arc<DoorCounters>) -> Self {
+    pub(super) fn new(mesh: &Mesh, config: &Config, max_connections: usize, welcome: &Welcome, counters: Arc<DoorCounters>) -> Self {
         Self {
             mesh: mesh.clone(),
             limits: Limits { head: config.max_head_bytes, target: config.max_target_bytes },
             max_connections,
+            welcome: welcome.clone(),
             trust: Trust::of(mesh),
             counters,
             closing: AtomicBool::new(false),

@@ -19,7 +19,7 @@ impl Loop {
     /// Opens a tap, if the query is one and there is room for it.
     pub(super) fn begin_tap(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange, parameters: &[(String, String)]) -> Flow {
         let filter = match Filter::of(parameters) {
-            Ok(filter) => filter,
+            Ok(filter) => Filter { prefix: exchange.grant.as_ref().and_then(|grant| grant.service_prefix.clone()), ..filter },
             Err(fault) => return self.refuse(client, exchange, fault.into()),
         };
         let onlookers = &self.shared.mesh.inner.onlookers;

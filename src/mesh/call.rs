@@ -22,12 +22,14 @@ use super::cluster::{Admission, CallEnded, Cluster, Entry, InFlight, Showed};
 pub use super::meta::{CallMeta, Mode};
 use super::pick::Ask;
 use super::queue::{Ticket, Wake};
+use super::quota::Share;
 use super::report::told;
 pub use super::report::{AttemptReport, Attempts, Connection, End, Report};
 pub use super::step::{Attempt, Step, Verdict};
 use crate::model::time::Chances;
 use crate::model::{CallError, Cause, ConnectFailure, Failure, Fields, Limit, Method, Reason, RequestId, ServiceName};
 use crate::policy::Policy;
+use crate::policy::allow::Action;
 use crate::policy::balance::Draw;
 use crate::policy::classify::{Again, Event, Meaning, Outcome, classify};
 use crate::policy::retry::{self, Budget};
@@ -52,6 +54,8 @@ pub struct CallMachine {
     request_id: RequestId,
     idempotent: bool,
     max_retries: u32,
+    /// What the rules about callers say.
+    allowed: Action,
     /// The hash of what consistent hashing and sticky splits go by.
     key: Option<u64>,
     /// The hash by which its caller is told apart.
@@ -60,6 +64,8 @@ pub struct CallMachine {
     start: Instant,
     deadline: Deadline,
     state: State,
+    /// Counts it for its caller, where that matters.
+    share: Option<Share>,
     admission: Option<Admission>,
     /// The attempts so far, the one under way included.
     attempts: Attempts,
@@ -122,6 +128,7 @@ impl CallMachine {
         let (policy, mut chances) = (cluster.policy(), Chances::of(roll));
         let (key, caller) = (meta.key(&policy), meta.caller_key(&policy));
         let decision = meta.decide(&policy, key, &mut chances);
+        let allowed = meta.allowed(&policy, &decision);
         let route = decision.route.as_deref();
         let retry = route.and_then(|route| route.retry.as_ref()).unwrap_or(&policy.retry);
         let timeouts = route.and_then(|route| route.timeouts.as_ref()).unwrap_or(&policy.timeouts);
@@ -134,6 +141,7 @@ impl CallMachine {
             idempotent: meta.idempotent || retry.non_idempotent,
             max_retries: meta.max_retries.map_or(max_retries, |most| most.min(max_retries)),
             request_id: meta.request_id,
+            allowed,
             key,
             caller,
             chances,
@@ -142,6 +150,7 @@ impl CallMachine {
             start: now,
             deadline: Deadline::new(timeouts, meta.timeout, now),
             state: State::New,
+            share: None,
             admission: None,
             attempts: Attempts::default(),
             retries: 0,
@@ -166,6 +175,11 @@ impl CallMachine {
     pub fn step(&mut self, now: Instant) -> Step {
         loop {
             match std::mem::replace(&mut self.state, State::Over) {
+                State::New if self.allowed == Action::Deny => {
+                    // Nothing that a route does is for somebody who may not come in.
+                    self.decision = Decision::default();
+                    self.state = State::Ended(Err(Cause::NotAllowed));
+                }
                 // A fault that a route injects comes first.
                 State::New => self.state = State::HeldUp(self.decision.delay.map_or(now, |delay| self.start + delay)),
                 State::HeldUp(until) if now < until && !self.hurried && now < self.deadline.end() => {
@@ -174,9 +188,11 @@ impl CallMachine {
                     return Step::Wait { until };
                 }
                 State::HeldUp(_) => {
-                    self.state = match self.decision.abort {
+                    let abort = self.decision.abort;
+                    self.state = match abort {
                         Some(status) => State::Ended(Err(Cause::FaultInjected(status))),
-                        None => State::Entering(None),
+                        None if self.has_share() => State::Entering(None),
+                        None => State::Ended(Err(Cause::Overloaded(Limit::CallerInFlight))),
                     };
                 }
                 State::Entering(waiting) => {
@@ -277,6 +293,11 @@ impl CallMachine {
         &self.cluster.name
     }
 
+    /// What the service's rules about callers say of it.
+    pub(super) const fn allowed(&self) -> Action {
+        self.allowed
+    }
+
     /// The id of the call.
     pub const fn request_id(&self) -> &RequestId {
         &self.request_id
@@ -300,6 +321,13 @@ impl CallMachine {
     /// The mesh is shutting down: waits between attempts are skipped from now on.
     pub const fn hurry(&mut self) {
         self.hurried = true;
+    }
+
+    /// Whether its caller may have one more call under way; counts it.
+    fn has_share(&mut self) -> bool {
+        let Some(most) = self.policy.limits.max_in_flight_per_caller else { return true };
+        self.share = Share::take(&self.cluster, self.caller, most);
+        self.share.is_some()
     }
 
     fn sent(&mut self) -> Option<Flight> {
@@ -541,7 +569,7 @@ impl CallMachine {
     }
 
     fn end(&mut self, result: Result<(), Cause>, now: Instant) -> End {
-        self.admission = None;
+        (self.admission, self.share) = (None, None);
         let took = self.took(now);
         let fallback = self.decision.route.as_ref().and_then(|route| route.fallback.clone());
         // A driver that steps on after the end learns nothing new, and nothing is counted again.

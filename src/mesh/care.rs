@@ -11,6 +11,8 @@ use super::record::Key;
 use super::{Mesh, Newcomer};
 use crate::model::{AdminState, HealthTarget, Host};
 use crate::policy::health::{self, CheckResult};
+#[cfg(feature = "server")]
+use crate::policy::upstreams;
 use crate::telemetry::events::Kind;
 
 impl Mesh {
@@ -52,8 +54,35 @@ impl Mesh {
     /// The allowed addresses of `host`; `None` when it does not resolve.
     pub(super) fn resolve_judged(&self, host: &Host, port: u16, patience: Duration) -> Option<Vec<IpAddr>> {
         let all = self.inner.resolver.resolve(host, patience);
-        let judge = self.inner.upstreams.read(Arc::clone);
-        (!all.is_empty()).then(|| all.into_iter().filter(|ip| judge.judge(host, *ip, port).is_ok()).collect())
+        (!all.is_empty()).then(|| all.into_iter().filter(|ip| self.judge(host, *ip, port).is_ok()).collect())
+    }
+
+    /// Whether a connection to `ip:port`, found under the name `host`, is allowed.
+    pub(super) fn judge(&self, host: &Host, ip: IpAddr, port: u16) -> Result<(), String> {
+        self.inner.upstreams.read(Arc::clone).judge(host, ip, port)?;
+        self.inner.own.read(Arc::clone).judge(ip, port, |ip| self.inner.resolver.is_local(ip))
+    }
+
+    /// From now on nobody may be called where the mesh itself listens.
+    #[cfg(feature = "server")]
+    pub(crate) fn refuse_own(&self, addresses: impl IntoIterator<Item = std::net::SocketAddr>) {
+        let own = Arc::new(upstreams::Own::new(addresses));
+        self.inner.own.update(|current| *current = own);
+        self.judge_again();
+    }
+
+    /// Judges the addresses that are in use by what is allowed now. Names are resolved anew with their next check.
+    pub(super) fn judge_again(&self) {
+        for cluster in self.inner.registry.all() {
+            for member in cluster.look(|state| state.seats.iter().map(|seat| Arc::clone(&seat.member)).collect::<Vec<_>>()) {
+                let known = match &member.host {
+                    Host::Ip(ip) => vec![*ip],
+                    Host::Name(_) => member.addresses().iter().map(std::net::SocketAddr::ip).collect(),
+                };
+                let allowed = |ip: &IpAddr| self.judge(&member.host, *ip, member.port.get()).is_ok();
+                cluster.resolved(&member, &known.into_iter().filter(allowed).collect::<Vec<_>>());
+            }
+        }
     }
 
     /// Runs one active check of a member in this thread, and takes in its result. Answers the time to the next one; `None` when the member

@@ -3,6 +3,7 @@
 //! Everything that changes with calls sits in one plain struct behind one lock, entered twice per call: once to get in and pick, once to
 //! report. What is done inside is arithmetic over the instances of this one service; events and wake-ups go out after the lock is left.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -48,6 +49,8 @@ pub(super) struct State {
     pub(super) breaker: Breaker,
     pub(super) budget: Budget,
     limiter: Limiter,
+    /// Calls under way of each caller (a hash), where they are limited.
+    pub(super) callers: HashMap<u64, u32>,
     /// Calls that hold a slot.
     pub(super) in_flight: u32,
     pub(super) queue: Queue,
@@ -180,6 +183,7 @@ impl Cluster {
             breaker: Breaker::default(),
             budget,
             limiter: Limiter::default(),
+            callers: HashMap::new(),
             in_flight: 0,
             queue: Queue::default(),
             index: next_index(&indices),

@@ -62,8 +62,17 @@ impl Mesh {
     ///
     /// # Errors
     /// [`RegistryError`]; nothing was changed.
-    #[allow(clippy::needless_pass_by_value)] // A registration is made to be handed over.
     pub fn register(&self, registration: Registration) -> Result<(), RegistryError> {
+        self.register_within(registration, None)
+    }
+
+    /// As [`Mesh::register`], if the owner of the instance then has at most `most` of them.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; nothing was changed.
+    #[allow(clippy::needless_pass_by_value)] // A registration is made to be handed over.
+    pub fn register_within(&self, registration: Registration, most: Option<usize>) -> Result<(), RegistryError> {
+        let _claim = self.claim(&registration, most)?;
         let addresses = self.judged_addresses(&registration)?;
         let (service, id) = (registration.service.clone(), registration.id.clone());
         let said = Said { addresses: Some(addresses), healthy: registration.healthy, renews: true };
@@ -176,7 +185,6 @@ impl Mesh {
     }
 
     fn judge_all(&self, host: &Host, addresses: &[IpAddr], port: u16) -> Result<(), RegistryError> {
-        let judge = self.inner.upstreams.read(Arc::clone);
-        addresses.iter().try_for_each(|ip| judge.judge(host, *ip, port)).map_err(RegistryError::NotAllowed)
+        addresses.iter().try_for_each(|ip| self.judge(host, *ip, port)).map_err(RegistryError::NotAllowed)
     }
 }

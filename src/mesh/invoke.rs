@@ -189,6 +189,9 @@ pub(crate) fn upstream_headers(call: &Call, request_id: &RequestId, attempt: &At
     }
     headers.push("x-request-id", request_id.as_str());
     headers.push("x-service-mesh", "true");
+    if let Some(name) = &call.caller.name {
+        headers.push("x-mesh-caller", name.as_bytes());
+    }
     headers.push_number("x-mesh-hops", u64::from(call.hops) + 1);
     headers.push_number("x-mesh-attempt", u64::from(attempt.number));
     headers.push_number("x-request-timeout-ms", whole_ms(attempt.left).max(1));

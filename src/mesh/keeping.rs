@@ -250,8 +250,7 @@ impl Resolved<'_> {
                 })
                 .clone(),
         };
-        let judge = inner.upstreams.read(Arc::clone);
-        all.into_iter().filter(|ip| judge.judge(host, *ip, port).is_ok()).collect()
+        all.into_iter().filter(|ip| self.mesh.judge(host, *ip, port).is_ok()).collect()
     }
 }
 

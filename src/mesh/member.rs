@@ -76,6 +76,11 @@ impl Member {
         all
     }
 
+    /// Whether `address` is one of them: a connection to another was made when it still was, and must not be used again.
+    pub fn is_reached_at(&self, address: SocketAddr) -> bool {
+        self.addresses.read(|all| all.contains(&address))
+    }
+
     /// Remembers that `address` worked.
     pub fn prefer(&self, address: SocketAddr) {
         if let Some(at) = self.addresses.read(|all| all.iter().position(|a| *a == address)) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::model::time::Chances;
 use crate::model::{Call, Caller, Fields, Method, RequestId, ServiceName};
 use crate::policy::Policy;
+use crate::policy::allow::Action;
 use crate::policy::hash::hash;
 use crate::policy::route::{Decision, Seen};
 use crate::telemetry::context::Context;
@@ -83,7 +84,20 @@ impl<'a> CallMeta<'a> {
 
     /// The hash by which its caller is told apart, where that matters.
     pub(super) fn caller_key(&self, policy: &Policy) -> u64 {
-        if policy.rate_limit.is_per_caller() { self.caller.told_apart_by(hash) } else { 0 }
+        if policy.rate_limit.is_per_caller() || policy.limits.max_in_flight_per_caller.is_some() {
+            self.caller.told_apart_by(hash)
+        } else {
+            0
+        }
+    }
+
+    /// What the rules about callers say of it, as it will be sent.
+    pub(super) fn allowed(&self, policy: &Policy, decision: &Decision) -> Action {
+        if policy.allow.is_empty() || self.is_mirror {
+            // A copy is an operator's doing, not the caller's.
+            return Action::Allow;
+        }
+        policy.allow.judge(self.caller.name.as_deref(), self.method, decision.endpoint.as_deref().unwrap_or(self.endpoint))
     }
 
     /// What the routes decide about it.

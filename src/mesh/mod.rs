@@ -20,6 +20,7 @@ mod pick;
 mod picture;
 pub mod ports;
 mod queue;
+mod quota;
 pub mod record;
 mod registry;
 mod report;
@@ -28,6 +29,7 @@ mod settings;
 mod step;
 pub mod view;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -52,7 +54,8 @@ use registry::{Layers, Registry};
 
 use crate::model::sync::{Locked, Published, Turns};
 use crate::model::time::{Clock, Dice};
-use crate::model::{CallError, Cause, Limit, ServiceName};
+use crate::model::{CallError, Cause, Limit, ServiceName, shown};
+use crate::policy::allow::Action;
 use crate::policy::upstreams;
 use crate::telemetry::counters::MeshCounters;
 use crate::telemetry::events::{Events, Kind, Page};
@@ -87,6 +90,10 @@ pub(crate) struct Inner {
     max_instances: usize,
     /// Guarded: which addresses instances may have.
     upstreams: Published<Arc<upstreams::Config>>,
+    /// Guarded: where the mesh itself listens, if nobody may be called there.
+    own: Published<Arc<upstreams::Own>>,
+    /// Guarded: registrations under way, by owner, where there is a limit.
+    claims: Locked<HashMap<Arc<str>, usize>>,
     started: Instant,
     /// When that was, in milliseconds since the Unix epoch.
     started_ms: u64,
@@ -155,6 +162,8 @@ impl Mesh {
                 counters: MeshCounters::default(),
                 max_instances: max_instances_per_service,
                 upstreams: Published::new(Arc::new(upstreams)),
+                own: Published::default(),
+                claims: Locked::default(),
                 hurried: AtomicBool::new(false),
                 stopping: AtomicBool::new(false),
                 running: AtomicUsize::new(0),
@@ -217,7 +226,15 @@ impl Mesh {
             match self.inner.registry.find(meta.service.as_str()) {
                 Some(cluster) => {
                     let meta = CallMeta { trace: self.context(meta.headers), ..meta };
-                    return Ok(CallMachine::start(cluster, meta, self.inner.dice.roll(), running, wake, start));
+                    let (caller, method, endpoint, counted) = (meta.caller, meta.method, meta.endpoint, Arc::clone(&cluster));
+                    let machine = CallMachine::start(cluster, meta, self.inner.dice.roll(), running, wake, start);
+                    if machine.allowed() == Action::Audit {
+                        counted.counters.audited.add(1);
+                        let name = caller.name.as_deref().unwrap_or("somebody unknown");
+                        let path = shown(endpoint.split('?').next().unwrap_or_default());
+                        log::warn!("{}: would be refused: {method} {path} by {name} (request {})", counted.name, machine.request_id());
+                    }
+                    return Ok(machine);
                 }
                 None => Cause::UnknownService,
             }

@@ -19,14 +19,15 @@ type Taken = (Arc<Cluster>, ServiceNow, Vec<(Arc<Member>, InstanceNow)>);
 impl Mesh {
     /// Everything that is counted, as text for Prometheus: what `GET /metrics` of a server says, but for its doors and its process.
     pub fn metrics_text(&self, format: Format) -> String {
-        self.with_picture(|mesh| table::render(&Picture { mesh, doors: None, process: None }, format))
+        self.with_picture_of(&|_| true, |mesh| table::render(&Picture { mesh, doors: None, process: None }, format))
     }
 
-    /// Has a picture of the mesh looked at.
-    pub(crate) fn with_picture<R>(&self, look: impl FnOnce(MeshPicture<'_>) -> R) -> R {
+    /// Has a picture of the mesh looked at, of those services that may be `seen`.
+    pub(crate) fn with_picture_of<R>(&self, seen: &dyn Fn(&str) -> bool, look: impl FnOnce(MeshPicture<'_>) -> R) -> R {
         let inner = &self.inner;
         let now = inner.clock.now();
-        let taken: Vec<Taken> = inner.registry.all().into_iter().map(|cluster| take(cluster, now)).collect();
+        let all = inner.registry.all().into_iter().filter(|cluster| seen(cluster.name.as_str()));
+        let taken: Vec<Taken> = all.map(|cluster| take(cluster, now)).collect();
         look(MeshPicture {
             counters: &inner.counters,
             events: inner.events.count(),

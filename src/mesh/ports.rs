@@ -95,6 +95,11 @@ pub struct Probe {
 pub trait Resolver: Send + Sync + 'static {
     /// The addresses of `host`, waiting at most `patience`; none when it does not resolve (in time).
     fn resolve(&self, host: &Host, patience: Duration) -> Vec<IpAddr>;
+
+    /// Whether `ip` is an address of this machine, so that whoever listens on all of them listens there.
+    fn is_local(&self, ip: IpAddr) -> bool {
+        ip.is_loopback()
+    }
 }
 
 /// Keeps the registry. A change is acknowledged only after the store has it, and made in memory only then.

@@ -89,6 +89,7 @@ impl Mesh {
             layers.configured = settings.services;
         })?;
         self.inner.upstreams.update(|current| *current = Arc::new(settings.upstreams));
+        self.judge_again();
         self.inner.events.publish(Kind::Config, None, None, "configuration reloaded".to_owned());
         self.warn_of_configuration();
         Ok(())

@@ -56,6 +56,9 @@ pub struct InstanceView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_in_flight: Option<u32>,
     pub state: &'static str,
+    /// Who registered it, where that has been proven.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registered_by: Option<std::sync::Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_reason: Option<String>,
     pub in_flight: u32,
@@ -158,6 +161,11 @@ impl Mesh {
 
     /// Everything that is counted.
     pub fn metrics(&self) -> Report {
+        self.metrics_of(&|_| true)
+    }
+
+    /// As [`Mesh::metrics`], with no word of the services that are not `seen`; totals are those of the whole mesh.
+    pub(crate) fn metrics_of(&self, seen: &dyn Fn(&str) -> bool) -> Report {
         let inner = &self.inner;
         let now = inner.clock.now();
         let (successes, failures) = (inner.counters.successes.get(), inner.counters.failures.get());
@@ -177,7 +185,7 @@ impl Mesh {
             onlookers: inner.onlookers.report(),
             services: BTreeMap::new(),
         };
-        for cluster in inner.registry.all() {
+        for cluster in inner.registry.all().into_iter().filter(|cluster| seen(cluster.name.as_str())) {
             add_service(&mut report, &cluster, now);
         }
         report
@@ -251,6 +259,7 @@ pub(super) fn instance_view(seat: &Seat, now: Instant) -> InstanceView {
         zone: registration.zone.clone(),
         max_in_flight: registration.max_in_flight,
         state: seat.admin.as_str(),
+        registered_by: registration.owner.clone(),
         state_reason: seat.admin_reason.clone(),
         in_flight: seat.in_flight,
         ejected: seat.outlier.ejected_until(now).is_some(),
@@ -362,9 +371,11 @@ pub(super) fn refused(counters: &ServiceCounters) -> RefusedReport {
     RefusedReport {
         circuit_open: counters.circuit_open.get(),
         no_healthy_instance: counters.no_instance.get(),
-        overloaded: of(&[Limit::Queue, Limit::QueueTimeout, Limit::Workers]),
+        overloaded: of(&[Limit::Queue, Limit::QueueTimeout, Limit::Workers, Limit::CallerInFlight]),
         rate_limited: of(&[Limit::Rate, Limit::CallerRate]),
         fault_injected: counters.fault_injected.get(),
+        not_allowed: counters.not_allowed.get(),
+        audited: counters.audited.get(),
         retries_over_budget: counters.budget_exhausted.get(),
         by_limit: Limit::OF_CALLS.iter().map(|limit| (limit.setting(), counters.by_limit.get(*limit))).collect(),
     }

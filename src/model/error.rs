@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::text::on_one_line;
 use super::{InstanceId, Method, RequestId, ServiceName, StaticAnswer};
 
 /// A value that is not what its field allows. `field` is as the user wrote it, `why` completes the sentence.
@@ -17,9 +18,18 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    /// A fault in `field`.
+    /// A fault in `field`. Both may repeat what a stranger sent, and are made fit for a log.
     pub fn new(field: impl Into<Cow<'static, str>>, why: impl Into<String>) -> Self {
-        Self { field: field.into(), why: why.into() }
+        let (field, why) = (field.into(), why.into());
+        let field = match on_one_line(&field, 256) {
+            Cow::Owned(changed) => changed.into(),
+            Cow::Borrowed(_) => field,
+        };
+        let why = match on_one_line(&why, 1024) {
+            Cow::Owned(changed) => changed,
+            Cow::Borrowed(_) => why,
+        };
+        Self { field, why }
     }
 }
 
@@ -104,6 +114,8 @@ pub enum Limit {
     Rate,
     /// `rateLimit.perCaller.ratePerSecond`: calls of one caller to one service.
     CallerRate,
+    /// `limits.maxInFlightPerCaller`: calls of one caller to one service under way.
+    CallerInFlight,
     /// Long polls waiting for a change.
     Watchers,
     /// `telemetry.maxTaps`: taps that are open.
@@ -114,13 +126,15 @@ pub enum Limit {
     Services,
     /// `maxInstancesPerService`.
     Instances,
+    /// `maxInstances` of a token: instances that its caller has registered.
+    InstancesOfCaller,
 }
 
 impl Limit {
     /// Those that refuse calls.
-    pub const OF_CALLS: [Self; 5] = [Self::Queue, Self::QueueTimeout, Self::Workers, Self::Rate, Self::CallerRate];
+    pub const OF_CALLS: [Self; 6] = [Self::Queue, Self::QueueTimeout, Self::Workers, Self::Rate, Self::CallerRate, Self::CallerInFlight];
     /// Those that refuse other requests.
-    pub const OF_THE_MESH: [Self; 4] = [Self::Watchers, Self::Taps, Self::Services, Self::Instances];
+    pub const OF_THE_MESH: [Self; 5] = [Self::Watchers, Self::Taps, Self::Services, Self::Instances, Self::InstancesOfCaller];
 
     /// The name of the setting that bounds it.
     pub const fn setting(self) -> &'static str {
@@ -130,11 +144,13 @@ impl Limit {
             Self::Workers => "queue",
             Self::Rate => "rateLimit.ratePerSecond",
             Self::CallerRate => "rateLimit.perCaller.ratePerSecond",
+            Self::CallerInFlight => "limits.maxInFlightPerCaller",
             Self::Watchers => "maxWatchers",
             Self::Taps => "telemetry.maxTaps",
             Self::Buffers => "maxBufferedBytes",
             Self::Services => "maxServices",
             Self::Instances => "maxInstancesPerService",
+            Self::InstancesOfCaller => "maxInstances of the token",
         }
     }
 }
@@ -174,6 +190,8 @@ pub enum Cause {
     DeadlineExceeded,
     /// The call passed through too many meshes.
     LoopDetected,
+    /// The service's rules do not let this caller in.
+    NotAllowed,
     /// A route was told to fail it with this status.
     FaultInjected(u16),
     /// The mesh is shutting down.
@@ -196,6 +214,7 @@ impl Cause {
             Self::Timeout => Reason::UpstreamTimeout,
             Self::DeadlineExceeded => Reason::DeadlineExceeded,
             Self::LoopDetected => Reason::LoopDetected,
+            Self::NotAllowed => Reason::Forbidden,
             Self::FaultInjected(_) => Reason::FaultInjected,
             Self::Draining => Reason::Draining,
         }
@@ -301,6 +320,7 @@ impl fmt::Display for CallError {
             Cause::Timeout => write!(f, "no whole answer within the time of one attempt"),
             Cause::DeadlineExceeded => f.write_str("the deadline of the call has passed"),
             Cause::LoopDetected => write!(f, "the call to {service} has passed through too many meshes"),
+            Cause::NotAllowed => write!(f, "the rules of {service} do not let this caller make this call"),
             Cause::FaultInjected(status) => write!(f, "a fault was injected: the route says to answer {status}"),
             Cause::Draining => f.write_str("the mesh is shutting down"),
         }
@@ -335,7 +355,9 @@ macro_rules! reasons {
 reasons! {
     /// Malformed JSON, or a missing or invalid field.
     BadRequest = "bad_request", 400;
-    /// The request came from a page of another origin, or under a host name that is not the mesh's.
+    /// There was no token, or no valid one.
+    Unauthorized = "unauthorized", 401;
+    /// The token is for something else, a rule of the service lets this caller not in, or a browser was made to send the request.
     Forbidden = "forbidden", 403;
     /// The address is refused by policy.
     UpstreamNotAllowed = "upstream_not_allowed", 403;

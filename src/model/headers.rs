@@ -21,8 +21,22 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
-/// Fields only the mesh may set on a request to an instance.
-const OURS: [&str; 6] = ["host", "content-length", "expect", "x-request-id", "x-service-mesh", "x-request-timeout-ms"];
+/// The field in which Dapr clients send their token, which is for the mesh alone.
+pub const DAPR_API_TOKEN: &str = "dapr-api-token";
+
+/// Fields only the mesh may set on a request to an instance, or that would say in its name who calls: that is in `x-mesh-caller`.
+const OURS: [&str; 10] = [
+    "host",
+    "content-length",
+    "expect",
+    "x-request-id",
+    "x-service-mesh",
+    "x-request-timeout-ms",
+    DAPR_API_TOKEN,
+    "dapr-caller-app-id",
+    "dapr-caller-namespace",
+    "x-forwarded-client-cert",
+];
 
 /// Header fields that can be looked up, however they are kept.
 pub trait Fields {
@@ -218,7 +232,8 @@ const ROOM_FOR_OURS: usize = 6;
 
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.iter().map(|(name, value)| (name, String::from_utf8_lossy(value)))).finish()
+        let shown = |name: &str, value| if is_secret(name.as_bytes()) { "(secret)".into() } else { String::from_utf8_lossy(value) };
+        f.debug_map().entries(self.iter().map(|(name, value)| (name, shown(name, value)))).finish()
     }
 }
 
@@ -230,6 +245,12 @@ pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
 /// Whether only the mesh may set a field on a request to an instance.
 pub(crate) fn is_only_ours(name: &[u8]) -> bool {
     OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
+}
+
+/// Whether a field carries what only its sender and its reader may know.
+pub(crate) fn is_secret(name: &[u8]) -> bool {
+    const PARTS: [&[u8]; 7] = [b"authorization", b"cookie", b"token", b"secret", b"password", b"api-key", b"apikey"];
+    PARTS.iter().any(|part| name.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part)))
 }
 
 /// Whether a field's meaning belongs to the mesh.
@@ -288,6 +309,13 @@ mod tests {
     fn what_only_the_mesh_may_say_does_not_come_back() {
         let all = headers(&[("Content-Type", "a/b"), ("Content-Length", "5"), ("x-mesh-reason", "forged"), ("Keep-Alive", "timeout=5")]);
         assert_eq!(names(&all.for_downstream()), ["Content-Type"]);
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let all = headers(&[("Authorization", "Bearer hunter2"), ("Set-Cookie", "hunter2"), ("X-Api-Key", "hunter2"), ("Accept", "*/*")]);
+        let printed = format!("{all:?}");
+        assert!(!printed.contains("hunter2") && printed.contains("*/*"), "{printed}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,8 @@ pub struct Registration {
     pub max_in_flight: Option<u32>,
     /// A lease: without heartbeat or new registration within this time the instance expires.
     pub ttl: Option<Duration>,
+    /// Who registered it, where that has been proven.
+    pub owner: Option<Arc<str>>,
 }
 
 impl Registration {
@@ -58,6 +61,7 @@ impl Registration {
             zone: None,
             max_in_flight: None,
             ttl: None,
+            owner: None,
         })
     }
 
@@ -72,6 +76,7 @@ impl Registration {
             zone: self.zone.or_else(|| before.zone.clone()),
             max_in_flight: self.max_in_flight.or(before.max_in_flight),
             ttl: self.ttl.or(before.ttl),
+            owner: self.owner.or_else(|| before.owner.clone()),
             ..self
         }
     }

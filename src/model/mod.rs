@@ -10,6 +10,8 @@ mod fallback;
 mod headers;
 mod instance;
 mod name;
+#[cfg(feature = "server")]
+mod secret;
 pub mod settings;
 pub(crate) mod sync;
 mod text;
@@ -19,12 +21,18 @@ pub use call::{Call, Caller, Method, Reply, RequestId};
 pub use endpoint::Endpoint;
 pub use error::{CallError, Cause, ConnectFailure, Failure, Invalid, Limit, Reason};
 pub use fallback::StaticAnswer;
+#[cfg(feature = "server")]
+pub use headers::DAPR_API_TOKEN;
+#[cfg(feature = "server")]
+pub(crate) use headers::is_secret;
 pub use headers::{Fields, Headers, TRACE_CONTEXT};
 #[cfg(feature = "server")]
 pub(crate) use headers::{is_hop_by_hop, is_of_mesh, is_only_ours, push_decimal};
 pub(crate) use instance::authority;
 pub use instance::{AdminState, HealthTarget, Host, Registration, Scheme, Weight};
 pub use name::{InstanceId, ServiceName};
+#[cfg(feature = "server")]
+pub use secret::Secret;
 #[cfg(weft_measure_locks)]
 pub use sync::measure::listen as listen_to_locks;
 pub use text::{closest, shown};

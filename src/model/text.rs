@@ -1,5 +1,6 @@
 //! Text from strangers, made safe to show, and the nearest word to a mistyped one.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// How much of a stranger's text an error message or a log line repeats.
@@ -27,6 +28,21 @@ pub fn shown(text: &str) -> String {
     }
     out.push('"');
     out
+}
+
+/// `text` on one line: control characters escaped, and cut after `most` characters. What is fine stays as it is.
+pub(super) fn on_one_line(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most && !text.contains(char::is_control) {
+        return text.into();
+    }
+    let mut out = String::new();
+    for c in text.chars().take(most) {
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    if text.chars().nth(most).is_some() {
+        out.push('…');
+    }
+    out.into()
 }
 
 /// The one of `words` nearest to `typed`, when it is near enough to be meant.
@@ -68,6 +84,13 @@ mod tests {
     fn strange_text_is_shown_on_one_line_and_cut() {
         assert_eq!(shown("a\n\u{1b}[31m\"b\""), "\"a\\u{a}\\u{1b}[31m\\\"b\\\"\"");
         assert!(shown(&"x".repeat(1000)).chars().count() < 70);
+    }
+
+    #[test]
+    fn a_fault_that_repeats_what_was_sent_stays_on_its_line() {
+        assert_eq!(on_one_line("unknown field `a\nb`", 100), "unknown field `a\\nb`");
+        assert_eq!(on_one_line("fine: \u{e9}", 100), "fine: \u{e9}");
+        assert_eq!(on_one_line("abcdef", 3), "abc…");
     }
 
     #[test]

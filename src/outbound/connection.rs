@@ -55,7 +55,11 @@ impl Connector<()> for Dialer {
         }
         stream.set_nodelay(true)?;
         MADE.set(Some(SystemClock.now().saturating_duration_since(begin)));
-        Ok(Some(Connection::new(stream)))
+        let place = match self {
+            Self::Member(member) => Some((Weak::clone(member), address)),
+            Self::Fixed(_) => None,
+        };
+        Ok(Some(Connection::new(stream, place)))
     }
 }
 
@@ -103,6 +107,8 @@ pub(super) fn carry(failure: Failure) -> io::Error {
 /// A connection. Its errors carry a [`Failure`] that says what it knows.
 pub(super) struct Connection {
     stream: TcpStream,
+    /// Of whom it is at what address.
+    place: Option<(Weak<Member>, SocketAddr)>,
     buffers: LazyBuffers,
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
@@ -115,9 +121,9 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    fn new(stream: TcpStream) -> Self {
+    fn new(stream: TcpStream, place: Option<(Weak<Member>, SocketAddr)>) -> Self {
         let buffers = LazyBuffers::new(BUFFER, BUFFER);
-        Self { stream, buffers, read_timeout: None, write_timeout: None, reused: false, answered: false, returned: false }
+        Self { stream, place, buffers, read_timeout: None, write_timeout: None, reused: false, answered: false, returned: false }
     }
 
     /// What has been said on it so far was no request.
@@ -213,6 +219,11 @@ impl Transport for Connection {
         if self.answered && !self.returned {
             self.returned = true;
             return true;
+        }
+        if let Some((member, address)) = &self.place
+            && !member.upgrade().is_some_and(|member| member.is_reached_at(*address))
+        {
+            return false;
         }
         let mut byte = [0];
         // Nothing to read is what an idle connection should have; bytes or an end mean that it cannot be used again.

@@ -1,6 +1,6 @@
 //! Host names by the system's resolver, off the calling thread, since it can take as long as it likes.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -26,6 +26,11 @@ impl Resolver for SystemResolver {
             Host::Name(name) if name.eq_ignore_ascii_case("localhost") => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
             Host::Name(name) => self.look_up(name, patience).unwrap_or_default(),
         }
+    }
+
+    fn is_local(&self, ip: IpAddr) -> bool {
+        // Only addresses of this machine can be bound to. Nothing is sent.
+        ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
     }
 }
 

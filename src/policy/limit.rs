@@ -7,6 +7,8 @@ settings! {
     pub struct Config {
         /// Calls in flight at once, waits between retries included.
         max_in_flight: u32 = 1024, in 1, 1_000_000;
+        /// Calls of one caller under way at once, waiting ones included; callers are told apart as for rateLimit.perCaller. null: unlimited.
+        max_in_flight_per_caller: Option<u32> = None, in 1, 1_000_000;
         /// Calls waiting for a free slot; the next one is refused at once.
         max_queue: u32 = 256, in 0, 1_000_000;
         /// How long a call waits for a slot before it is refused.

@@ -22,8 +22,9 @@
 //! | kept-alive connection was closed, request written | excluded | excluded | idempotent only, at once, once | `upstream_reset` |
 //! | not HTTP, too large | failure | failure | no | `upstream_protocol` |
 //!
-//! What is refused or failed before an attempt (a limit, a rate, an open circuit, an injected fault) is excluded everywhere and not retried.
+//! What is refused or failed before an attempt (a rule about callers, a limit, a rate, an open circuit, an injected fault) is excluded everywhere and not retried.
 
+pub mod allow;
 pub mod balance;
 pub mod breaker;
 pub mod classify;
@@ -63,6 +64,9 @@ settings! {
         limits: limit::Config = limit::Config::default();
         /// How often it may be called.
         rate_limit: rate::Config = rate::Config::default();
+        /// Which callers may call what: rules, the first that covers a call decides, and what none covers is refused; without rules, everybody
+        /// may call everything. A rule: {"callers": ["web", "pay-*"], "methods": ["GET"], "pathPrefixes": ["/api"], "action": "allow|deny|audit"}.
+        allow: allow::Rules = allow::Rules::default();
         /// What is special about some calls: the first route whose "match" covers a call decides. A route and all it may have:
         routes: route::Table = route::Table::default();
     }
@@ -78,6 +82,7 @@ impl Policy {
         let mut faults = Vec::new();
         policy.check("", &mut faults);
         policy.timeouts.check_order(&mut faults);
+        policy.allow.check_rules(&mut faults);
         policy.health_check.check_request(&mut faults);
         if let Err(fault) = policy.routes.build(&policy.timeouts, &policy.retry) {
             faults.push(fault);

@@ -5,7 +5,7 @@
 //! address that was judged.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -65,6 +65,30 @@ impl Config {
             return Err(format!("{ip}:{port} is not covered by upstreams.allow"));
         }
         Ok(())
+    }
+}
+
+/// Addresses on which the mesh itself listens: who registers one as an instance has the mesh call its own API, in its own name.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Own(Vec<SocketAddr>);
+
+impl Own {
+    /// These are the mesh's own.
+    pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        Self(addresses.into_iter().collect())
+    }
+
+    /// Whether a connection to `ip:port` is one to somebody else. `is_local`: whether an address is one of this machine.
+    ///
+    /// # Errors
+    /// The reason, for a person.
+    pub fn judge(&self, ip: IpAddr, port: u16, is_local: impl Fn(IpAddr) -> bool) -> Result<(), String> {
+        let ip = unwrapped(ip);
+        let is_it = |own: &SocketAddr| {
+            let whole = own.ip().is_unspecified();
+            own.port() == port && (unwrapped(own.ip()) == ip || whole && is_local(ip))
+        };
+        if self.0.iter().any(is_it) { Err(format!("{ip}:{port} is where the mesh itself listens")) } else { Ok(()) }
     }
 }
 
@@ -198,6 +222,27 @@ mod tests {
 
     fn rules(texts: &[&str]) -> Rules {
         texts.iter().map(|text| text.parse().expect(text)).collect()
+    }
+
+    #[test]
+    fn the_meshs_own_address_is_nobody_elses_however_it_is_written() {
+        let address = |text: &str| text.parse::<SocketAddr>().expect(text);
+        let local = |ip: IpAddr| ip.is_loopback();
+        let own = Own::new([address("127.0.0.1:3000"), address("0.0.0.0:4000")]);
+        for (text, expected) in [
+            ("127.0.0.1:3000", false),
+            ("[::ffff:127.0.0.1]:3000", false),
+            ("127.0.0.1:3001", true),
+            ("127.0.0.2:3000", true),
+            ("127.0.0.1:4000", false),
+            ("127.9.9.9:4000", false),
+            ("[::1]:4000", false),
+            ("192.0.2.1:4000", true),
+        ] {
+            let at = address(text);
+            assert_eq!(own.judge(at.ip(), at.port(), local).is_ok(), expected, "{text}");
+        }
+        assert!(Own::default().judge(address("127.0.0.1:1").ip(), 1, local).is_ok());
     }
 
     #[test]

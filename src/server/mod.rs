@@ -1,8 +1,11 @@
 //! The server of a mesh: the edge on the public port, the API server behind it, and the watch over both.
 
+pub mod token_file;
+
 use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
@@ -13,6 +16,7 @@ use serde_json::Value;
 pub use crate::edge::{Acceptor, Address, Config, InvokeOn};
 
 use crate::api::{Api, ApiServer, ask};
+use crate::contract::access::{Access, Welcome};
 use crate::edge::{Edge, EdgeError};
 use crate::mesh::Mesh;
 use crate::model::Invalid;
@@ -25,6 +29,8 @@ pub struct Server {
     mesh: Mesh,
     api: Arc<Api>,
     edge: Arc<Edge>,
+    access: Option<Arc<Access>>,
+    token_file: String,
     /// Guarded: the workers, which the watchdog may replace.
     workers: Arc<Locked<Option<ApiServer>>>,
     watchdog: Option<JoinHandle<()>>,
@@ -84,21 +90,33 @@ impl Server {
         let addresses = config.addresses().map_err(StartError::Invalid)?;
         let admin = config.admin_addresses().map_err(StartError::Invalid)?;
         let loopback = addresses.iter().chain(&admin).all(Address::is_loopback);
-        // Whoever has to show a certificate is no stranger.
-        if !loopback && !config.insecure && config.tls_client_ca.is_empty() {
-            let why =
-                format!("{} is not loopback, and whoever reaches it may do everything; add --insecure if that is meant", config.listen);
+        let access = match config.token_file.as_str() {
+            "" => None,
+            path => Some(Arc::new(Access::new(token_file::read(Path::new(path)).map_err(StartError::Invalid)?))),
+        };
+        // Whoever has to show a token or a certificate is no stranger.
+        if !loopback && access.is_none() && !config.insecure && config.tls_client_ca.is_empty() {
+            let why = format!(
+                "{} is not loopback, and whoever reaches it may do everything; name a --token-file, or add --insecure if that is meant",
+                config.listen
+            );
             return Err(StartError::Invalid(Invalid::new("listen", why)));
         }
         // The edge knows by which door a request has come; what comes by any must be right for this.
         let judged = Address::are_judged(&addresses) && (admin.is_empty() || Address::are_judged(&admin));
         let (loops, _) = Edge::loops(config);
         let counters = Arc::new(DoorCounters::new(loops));
-        let api = Arc::new(Api::new(mesh, judged, effective, Arc::clone(&counters)));
-        let edge = Arc::new(Edge::start(mesh, config, &addresses, &admin, &counters)?);
+        let welcome = Welcome { access: access.clone(), origins: config.cors.allow_origins.iter().cloned().collect() };
+        let api = Arc::new(Api::new(mesh, judged, welcome.clone(), effective, Arc::clone(&counters)));
+        let edge = Arc::new(Edge::start(mesh, config, &addresses, &admin, &welcome, &counters)?);
+        if access.is_some() || !loopback || !config.tls_client_ca.is_empty() {
+            let tcp = |address: &Address| if let Address::Tcp(at) = address { Some(*at) } else { None };
+            mesh.refuse_own(edge.addresses().iter().chain(edge.admin_addresses()).filter_map(tcp));
+        }
         let stopped = Arc::new(AtomicBool::new(false));
         let workers = Arc::new(Locked::new(None));
-        let mut server = Self { mesh: mesh.clone(), api, edge, workers, watchdog: None, stopped };
+        let mut server =
+            Self { mesh: mesh.clone(), api, edge, access, token_file: config.token_file.clone(), workers, watchdog: None, stopped };
         let keeper = Keeper {
             mesh: mesh.clone(),
             api: Arc::clone(&server.api),
@@ -117,6 +135,18 @@ impl Server {
     /// Where it listens.
     pub fn addresses(&self) -> Vec<Address> {
         self.edge.addresses().to_vec()
+    }
+
+    /// Reads the token file again; answers how many callers it names, or nothing when there is none.
+    ///
+    /// # Errors
+    /// [`Invalid`]; the tokens are what they were.
+    pub fn reload_tokens(&self) -> Result<Option<usize>, Invalid> {
+        let Some(access) = &self.access else { return Ok(None) };
+        let tokens = token_file::read(Path::new(&self.token_file))?;
+        let callers = tokens.len();
+        access.replace(tokens);
+        Ok(Some(callers))
     }
 
     /// Where the API is answered, if that is a place of its own.

@@ -62,6 +62,10 @@ pub struct ServiceCounters {
     pub no_instance: Counter,
     /// Calls refused because a limit was full, by limit.
     pub by_limit: ByLimit,
+    /// Calls that the rules about callers refused.
+    pub not_allowed: Counter,
+    /// Calls that the rules about callers let in, and would refuse if they were not only tried out.
+    pub audited: Counter,
     /// Calls that a route was told to fail.
     pub fault_injected: Counter,
     /// Calls that a route was told to hold up.
@@ -93,6 +97,7 @@ impl ServiceCounters {
         self.by_reason.add(cause.reason());
         match cause {
             Cause::CircuitOpen { .. } => self.circuit_open.add(1),
+            Cause::NotAllowed => self.not_allowed.add(1),
             Cause::FaultInjected(_) => self.fault_injected.add(1),
             Cause::NoHealthyInstance => self.no_instance.add(1),
             Cause::Overloaded(limit) | Cause::RateLimited { limit, .. } => self.by_limit.add(*limit),

@@ -83,6 +83,10 @@ door_counters! {
     heads_too_large;
     /// Requests whose body was too large.
     bodies_too_large;
+    /// Requests turned away with 401, since they came without a valid token.
+    unauthorized;
+    /// Requests turned away with 403, since their token is for something else.
+    forbidden;
     /// Requests refused because `queue` others waited for a worker.
     refused_queue;
     /// Requests refused because `maxBufferedBytes` were in use.

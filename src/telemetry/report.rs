@@ -93,6 +93,8 @@ pub struct RefusedReport {
     pub overloaded: u64,
     pub rate_limited: u64,
     pub fault_injected: u64,
+    pub not_allowed: u64,
+    pub audited: u64,
     pub retries_over_budget: u64,
     /// By the setting of the limit that was full.
     pub by_limit: BTreeMap<&'static str, u64>,

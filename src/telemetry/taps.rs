@@ -30,6 +30,8 @@ pub type ShownFields = Box<[(Box<str>, Box<str>)]>;
 pub struct Filter {
     /// Of this service.
     pub service: Option<String>,
+    /// Of services whose names begin so: those that whoever looks on may see.
+    pub prefix: Option<Box<str>>,
     /// With a status in this range, both ends included.
     pub status: Option<(u16, u16)>,
     /// That took at least so long.
@@ -64,6 +66,7 @@ impl Filter {
 
     fn takes(&self, trace: &Trace) -> bool {
         self.service.as_ref().is_none_or(|service| trace.service.as_str() == service)
+            && self.prefix.as_ref().is_none_or(|prefix| trace.service.as_str().starts_with(&**prefix))
             && self.status.is_none_or(|(low, high)| (low..=high).contains(&trace.status))
             && trace.took >= self.at_least
     }
@@ -242,7 +245,13 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_read_and_mistakes_are_named() {
         let filter = Filter::of(&pairs(&[("service", "s"), ("status", "5xx"), ("limit", "3"), ("slowerThanMs", "20")])).expect("fine");
-        let whole = Filter { service: Some("s".into()), status: Some((500, 599)), at_least: Duration::from_millis(20), limit: Some(3) };
+        let whole = Filter {
+            service: Some("s".into()),
+            prefix: None,
+            status: Some((500, 599)),
+            at_least: Duration::from_millis(20),
+            limit: Some(3),
+        };
         assert_eq!(filter, whole);
         assert_eq!(Filter::of(&pairs(&[("status", "404")])).expect("fine").status, Some((404, 404)));
         for (name, value) in

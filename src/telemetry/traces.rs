@@ -37,6 +37,8 @@ struct Kept {
 pub struct Query {
     /// Of this service.
     pub service: Option<String>,
+    /// Of services whose names begin so: those that whoever asks may see.
+    pub prefix: Option<Box<str>>,
     /// Only those that failed.
     pub failed: bool,
     /// Only those that took at least so long.
@@ -92,6 +94,7 @@ impl Traces {
         let kept = all.len();
         let wanted = |trace: &Arc<Trace>| {
             query.service.as_ref().is_none_or(|service| trace.service.as_str() == service)
+                && query.prefix.as_ref().is_none_or(|prefix| trace.service.as_str().starts_with(&**prefix))
                 && (!query.failed || trace.is_failed())
                 && trace.took >= query.at_least
         };
@@ -126,7 +129,7 @@ mod tests {
         })
     }
 
-    const ALL: Query = Query { service: None, failed: false, at_least: Duration::ZERO, limit: usize::MAX };
+    const ALL: Query = Query { service: None, prefix: None, failed: false, at_least: Duration::ZERO, limit: usize::MAX };
 
     #[test]
     fn a_storm_of_one_kind_leaves_the_others_in_sight_and_everything_is_bounded() {

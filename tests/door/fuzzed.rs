@@ -4,7 +4,7 @@ use std::path::Path;
 use std::{fs, panic};
 
 use crate::mutate::{Dice, mutate};
-use crate::properties;
+use crate::{properties, words};
 
 fn holds(name: &str, check: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
@@ -39,4 +39,29 @@ fn heads_of_answers_are_read_the_same_in_whatever_pieces_they_come_and_however_o
 #[test]
 fn bodies_in_chunks_are_read_the_same_in_whatever_pieces_they_come_and_however_often_they_are_written_anew() {
     holds("chunks", properties::chunks);
+}
+
+#[test]
+fn bodies_of_the_api_are_read_or_refused_in_a_line_and_read_the_same_when_they_are_written_anew() {
+    holds("bodies", words::bodies);
+}
+
+#[test]
+fn paths_are_sent_as_they_came_or_refused_and_lead_past_no_rule() {
+    holds("endpoint", words::endpoint);
+}
+
+#[test]
+fn configurations_are_read_or_refused_in_a_line_and_read_the_same_when_they_are_written_anew() {
+    holds("config", words::config);
+}
+
+#[test]
+fn token_files_are_read_or_refused_in_a_line_and_read_the_same_when_they_are_written_anew() {
+    holds("tokens", words::tokens);
+}
+
+#[test]
+fn what_is_kept_of_the_registry_is_read_or_refused_in_a_line_and_read_the_same_when_it_is_written_anew() {
+    holds("state", words::state);
 }

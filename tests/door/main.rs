@@ -20,6 +20,9 @@ mod properties;
 #[allow(dead_code)] // As above.
 #[path = "../support/mod.rs"]
 mod support;
+#[allow(unreachable_pub)] // As above.
+#[path = "../fuzz/words.rs"]
+mod words;
 
 /// Where calls run in this program, unless a test says otherwise.
 pub(crate) const INVOKE_ON: weft::server::InvokeOn = weft::server::InvokeOn::Edge;

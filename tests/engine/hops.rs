@@ -20,6 +20,7 @@ fn onward(world: &World, method: &str) -> Call {
         peer: None,
         id: RequestId::from_roll(3, 4),
         waited: std::time::Duration::ZERO,
+        grant: None,
     };
     envelope::call(&request).expect("a call")
 }

@@ -108,7 +108,7 @@ impl House {
         let id = given.unwrap_or_else(|| RequestId::from_roll(1, 2));
         let (method, target) = ("POST".into(), "/invoke".to_owned());
         let (body, id_of) = (body.to_vec(), id.clone());
-        let request = Request { method, target, headers: fields, body, peer: None, id: id_of, waited: Duration::ZERO };
+        let request = Request { method, target, headers: fields, body, peer: None, id: id_of, waited: Duration::ZERO, grant: None };
         let said: weft::contract::answer::Answer = match envelope::call(&request) {
             Err(fault) => ApiError::Bad(fault).into(),
             Ok(call) => match self.mesh.invoke(&call) {

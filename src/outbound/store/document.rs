@@ -35,6 +35,8 @@ pub(crate) struct Flat<'a> {
     max_in_flight: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ttl_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    registered_by: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "is_default")]
     state: AdminState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,6 +73,7 @@ impl<'a> Flat<'a> {
             zone: registration.zone.as_deref().map(Cow::Borrowed),
             max_in_flight: registration.max_in_flight,
             ttl_ms: registration.ttl.map(whole_ms),
+            registered_by: registration.owner.as_deref().map(Cow::Borrowed),
             state: record.state,
             reason: record.reason.as_deref().map(Cow::Borrowed),
             operator_weight: record.weight.map(Weight::get),
@@ -88,6 +91,7 @@ impl<'a> Flat<'a> {
             zone: self.zone.map(Cow::into_owned),
             max_in_flight: self.max_in_flight,
             ttl: self.ttl_ms.map(Duration::from_millis),
+            owner: self.registered_by.map(|name| name.as_ref().into()),
             ..base
         };
         Ok(Record { registration, state: self.state, reason: self.reason.map(Cow::into_owned), weight: weight(self.operator_weight)? })
@@ -164,6 +168,7 @@ mod tests {
         full.zone = Some("north".to_owned());
         full.max_in_flight = Some(4);
         full.ttl = Some(Duration::from_millis(1_500));
+        full.owner = Some("ci".into());
         let full = Record { state: AdminState::Maint, reason: Some("é".to_owned()), weight: Weight::new(9).ok(), ..Record::new(full) };
         let least = Record::new(Registration::new("s", "j", "host", 1).expect("valid"));
         let documents = vec![

@@ -1,0 +1,64 @@
+//! Who has sent a request, where that has to be proven, and whether they may.
+
+use std::sync::Arc;
+
+use super::client::Client;
+use super::exchange::{Exchange, Flow, Goal};
+use super::reactor::Loop;
+use crate::contract::access::{self, Need};
+use crate::contract::answer::ApiError;
+use crate::contract::caller::Denied;
+use crate::contract::paths;
+use crate::contract::router::Scope;
+use crate::model::{Caller, Reason};
+
+impl Loop {
+    /// Finds out who has sent a request. Which service a call in JSON is about is not known yet, nor what a registration is about.
+    pub(super) fn identify(&self, client: &mut Client, exchange: &mut Exchange, goal: Goal) -> Result<(), ApiError> {
+        exchange.grant = None;
+        exchange.token_in_authorization = false;
+        let Some(access) = &self.shared.welcome.access else {
+            exchange.grant = client.name.as_ref().map(|name| client.remembered.certified(name));
+            return Ok(());
+        };
+        let request = &exchange.request;
+        let path = request.target().split('?').next().unwrap_or_default();
+        let need = Need::of(request.method(), path);
+        if goal == Goal::Api && need.is_open() {
+            return Ok(());
+        }
+        let (grant, in_authorization) = match access::token(request.head.fields()) {
+            Ok((token, in_authorization)) => (access.of_token(token, &mut client.remembered)?, in_authorization),
+            // Whoever shows no token may have shown a certificate.
+            Err(why) => (client.name.as_ref().filter(|_| why == Denied::NoToken).and_then(|name| access.named(name)).ok_or(why)?, false),
+        };
+        match goal {
+            Goal::Api => need.judge(&grant)?,
+            Goal::Invoke => grant.may(Scope::Invoke, None)?,
+            Goal::Proxy(proxied) => {
+                let (service, _) = paths::service_and_path(proxied, request.target(), request.authority(), &request.head);
+                grant.may(Scope::Invoke, Some(service))?;
+            }
+        }
+        exchange.grant = Some(grant);
+        exchange.token_in_authorization = in_authorization;
+        Ok(())
+    }
+
+    /// Refuses a request that may not come in, or is not what it should be.
+    pub(super) fn turn_away(&mut self, client: &mut Client, exchange: &mut Exchange, error: ApiError) -> Flow {
+        match error.reason() {
+            Reason::Unauthorized => self.counters().unauthorized.add(1),
+            Reason::Forbidden => self.counters().forbidden.add(1),
+            _ => {}
+        }
+        self.refuse(client, exchange, error)
+    }
+}
+
+impl Exchange {
+    /// Its caller, as calls name it.
+    pub(super) fn caller(&self, client: &Client) -> Caller {
+        Caller { name: self.grant.as_ref().map(|grant| Arc::clone(&grant.identity.name)), address: client.address }
+    }
+}

@@ -1,0 +1,74 @@
+//! The token file on disk: read only if it is its owner's alone, written whole or not at all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::contract::tokens::Tokens;
+use crate::model::{Invalid, shown};
+
+/// More than any such file needs.
+const MOST_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Reads the callers that a file names.
+///
+/// # Errors
+/// [`Invalid`] when the file cannot be read, somebody else could read or change it, or a line is not as it should be.
+pub fn read(path: &Path) -> Result<Tokens, Invalid> {
+    let fault = |why: String| Invalid::new("tokenFile", format!("{} {why}", shown(&path.display().to_string())));
+    let text = text(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
+    Tokens::parse(&text).map_err(|why| fault(format!("is not a token file: {why}")))
+}
+
+/// The text of a token file.
+///
+/// # Errors
+/// When it cannot be read, is no plain file, or is not its owner's alone.
+pub fn text(path: &Path) -> io::Result<String> {
+    // A link would lead to a file whose owner nobody has looked at, and a pipe would never end.
+    let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+    let file = File::from(opened.map_err(|error| match error {
+        rustix::io::Errno::LOOP => io::Error::other("it is a symbolic link"),
+        error => error.into(),
+    })?);
+    let about = file.metadata()?;
+    if !about.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    if about.mode() & 0o077 != 0 {
+        return Err(io::Error::other(format!("others may read or change it (mode {:o}); use chmod 600", about.mode() & 0o777)));
+    }
+    if about.uid() != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::other("it belongs to somebody else"));
+    }
+    let mut text = String::new();
+    file.take(MOST_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Replaces a token file, at once and for good.
+///
+/// # Errors
+/// When it cannot be written; it is then as it was.
+pub fn write(path: &Path, text: &str) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    });
+    if let Err(error) = written {
+        // One that is there already is somebody's who is writing just now.
+        if error.kind() != io::ErrorKind::AlreadyExists {
+            // Whatever is left of it is worth nothing.
+            let _ = fs::remove_file(&beside);
+        }
+        return Err(error);
+    }
+    File::open(folder)?.sync_all()
+}

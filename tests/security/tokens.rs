@@ -1,0 +1,180 @@
+//! Tokens: who gets in, how far, and what they see.
+
+use serde_json::{Value, json};
+use weft::contract::router::{ROUTES, Scope};
+use weft::server::InvokeOn;
+
+use crate::callers::{Guarded, at, line};
+use crate::support::client::Answer;
+use crate::support::upstream::{Upstream, ok};
+
+const ALL: &str = "read,register,invoke,admin";
+
+#[track_caller]
+fn is_challenged(answer: &Answer, status: u16, reason: &str, error: &str) {
+    let answer = answer.clone().with_status(status);
+    assert_eq!(answer.reason(), reason);
+    let challenge = answer.header("www-authenticate").expect("a challenge");
+    assert!(challenge.starts_with("Bearer realm=\"weft\""), "{challenge}");
+    assert_eq!(challenge.contains("error="), !error.is_empty(), "{challenge}");
+    assert!(challenge.contains(error), "{challenge}");
+}
+
+#[test]
+fn every_row_of_the_table_asks_for_its_scope_and_nothing_is_open_but_health() {
+    let scopes = Scope::GRANTED.map(Scope::word);
+    let lines: Vec<String> = scopes.iter().map(|scope| line(scope, scope, json!({}))).collect();
+    let mesh = Guarded::new(&lines);
+    for route in ROUTES {
+        let path = route.pattern.replace("{name}", "s").replace("{id}", "i");
+        let ask = |name: &str| mesh.ask(name, route.method, &path, &Value::Null);
+        if route.scope == Scope::Open {
+            assert!(ask("").status < 300, "{path}");
+            continue;
+        }
+        is_challenged(&ask(""), 401, "unauthorized", "");
+        for scope in scopes {
+            let answer = ask(scope);
+            if scope == route.scope.word() {
+                assert!(!matches!(answer.status, 401 | 403), "{} {path}: {}", route.method, answer.text());
+            } else {
+                is_challenged(&answer, 403, "forbidden", &format!("scope=\"{}\"", route.scope.word()));
+            }
+        }
+    }
+    for (method, target) in [("GET", "/nowhere"), ("GET", "/register"), ("POST", "/health"), ("OPTIONS", "/services")] {
+        is_challenged(&mesh.ask("", method, target, &Value::Null), 401, "unauthorized", "");
+        assert!(matches!(mesh.ask("read", method, target, &Value::Null).status, 404 | 405), "{method} {target}");
+    }
+    for target in ["/proxy/s/x", "/v1.0/invoke/s/method/x"] {
+        is_challenged(&mesh.get("", target), 401, "unauthorized", "");
+        is_challenged(&mesh.get("read", target), 403, "forbidden", "scope=\"invoke\"");
+        assert_eq!(mesh.get("invoke", target).with_status(503).reason(), "unknown_service");
+    }
+    for field in [("host", "s.mesh"), ("dapr-app-id", "s")] {
+        is_challenged(&mesh.house.ask("GET", "/health", &[field], b""), 401, "unauthorized", "");
+    }
+    let doors = mesh.get("read", "/metrics").json()["doors"].clone();
+    assert!(doors["unauthorized"].as_u64() > Some(10) && doors["forbidden"].as_u64() > Some(10), "{doors}");
+}
+
+#[test]
+fn only_the_whole_token_where_it_belongs_lets_in() {
+    let mesh = Guarded::new(&[line("ci", ALL, json!({}))]);
+    let ask = |headers: &[(&str, &str)], target: &str| mesh.house.ask("GET", target, headers, b"");
+    for value in ["Bearer ci-token", "bearer ci-token", "BEARER  ci-token"] {
+        ask(&[("authorization", value)], "/services").with_status(200);
+    }
+    ask(&[("dapr-api-token", "ci-token")], "/services").with_status(200);
+    for value in ["Bearer ci-toke", "Bearer ci-token2", "Bearer i-token", "Bearer Ci-token", "Bearer ci-token ci-token"] {
+        is_challenged(&ask(&[("authorization", value)], "/services"), 401, "unauthorized", "invalid_token");
+    }
+    for value in ["Basic ci-token", "ci-token", "Bearer", "Bearerci-token", ""] {
+        is_challenged(&ask(&[("authorization", value)], "/services"), 401, "unauthorized", "");
+    }
+    let twice = [("authorization", "Bearer ci-token"), ("authorization", "Bearer ci-token")];
+    is_challenged(&ask(&twice, "/services"), 400, "bad_request", "invalid_request");
+    for target in ["/services?token=ci-token", "/services?access_token=ci-token", "/services?dapr-api-token=ci-token"] {
+        is_challenged(&ask(&[], target), 401, "unauthorized", "");
+    }
+    is_challenged(&ask(&[("cookie", "token=ci-token")], "/services"), 401, "unauthorized", "");
+    is_challenged(&ask(&[("x-weft-caller", "ci"), ("x-mesh-caller", "ci")], "/services"), 401, "unauthorized", "");
+    let long = format!("Bearer {}", "x".repeat(100_000));
+    ask(&[("authorization", &long)], "/services").with_status(431);
+}
+
+#[test]
+fn a_connection_is_as_trusted_as_each_request_on_it() {
+    let mesh = Guarded::new(&[line("reader", "read", json!({})), line("caller", "invoke", json!({}))]);
+    let mut client = mesh.house.client();
+    for _ in 0..3 {
+        for (token, status) in [("reader", 200), ("caller", 403), ("nobody", 401), ("reader", 200), ("", 401)] {
+            let bearer = format!("Bearer {token}-token");
+            let headers: &[(&str, &str)] = if token.is_empty() { &[] } else { &[("authorization", &bearer)] };
+            client.ask("GET", "/services", headers, b"").expect("answered").with_status(status);
+        }
+    }
+}
+
+#[test]
+fn a_token_is_for_services_that_begin_as_it_says_and_shows_no_others() {
+    for invoke_on in [InvokeOn::Edge, InvokeOn::Workers] {
+        let upstream = Upstream::named("hello");
+        let mesh = Guarded::on(&[line("pay", ALL, json!({"servicePrefix": "pay-"})), line("root", ALL, json!({}))], invoke_on);
+        for service in ["pay-cards", "users"] {
+            mesh.ask("root", "POST", "/register", &at(service, "i", upstream.port())).with_status(200);
+        }
+        let invoke = |service: &str| json!({"serviceName": service, "endpoint": "/"});
+        let forbidden = |method: &str, target: &str, body: Value| {
+            is_challenged(&mesh.ask("pay", method, target, &body), 403, "forbidden", "insufficient_scope");
+        };
+        assert_eq!(mesh.ask("pay", "POST", "/invoke", &invoke("pay-cards")).with_status(200).text(), "hello");
+        assert_eq!(mesh.get("pay", "/proxy/pay-cards/").with_status(200).text(), "hello");
+        forbidden("POST", "/register", at("users", "j", 9));
+        forbidden("POST", "/deregister", json!({"name": "users", "id": "i"}));
+        forbidden("POST", "/invoke", invoke("users"));
+        for target in ["/proxy/users/", "/services/users", "/services/users?index=1&wait=30s", "/services/users/policy", "/services/nobody"]
+        {
+            forbidden("GET", target, Value::Null);
+        }
+        forbidden("DELETE", "/services/users/i", Value::Null);
+        forbidden("PUT", "/services/users/policy", json!({}));
+        // What concerns all services is not for a token of some.
+        forbidden("GET", "/config", Value::Null);
+        mesh.get("root", "/config").with_status(200);
+        for target in ["/services", "/metrics", "/events"] {
+            let (some, all) = (mesh.get("pay", target).with_status(200).text(), mesh.get("root", target).with_status(200).text());
+            assert!(some.contains("pay-cards") && !some.contains("users"), "{target}: {some}");
+            assert!(all.contains("pay-cards") && all.contains("users"), "{target}: {all}");
+        }
+    }
+}
+
+#[test]
+fn the_instance_learns_who_calls_from_the_mesh_alone_and_never_sees_the_token() {
+    for invoke_on in [InvokeOn::Edge, InvokeOn::Workers] {
+        let upstream = Upstream::start(|asked| ok(format!("{:?}", asked.headers)));
+        let mesh = Guarded::on(&[line("ci", ALL, json!({}))], invoke_on);
+        mesh.ask("ci", "POST", "/register", &at("s", "i", upstream.port())).with_status(200);
+        let forged =
+            [("x-mesh-caller", "root"), ("x-weft-caller", "root"), ("dapr-caller-app-id", "root"), ("x-forwarded-client-cert", "root")];
+        let headers: serde_json::Map<String, Value> = forged.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+        let call = json!({"serviceName": "s", "endpoint": "/", "headers": headers});
+        let invoked = mesh.ask("ci", "POST", "/invoke", &call).with_status(200).text();
+        let mut sent = vec![("authorization", "Bearer ci-token")];
+        sent.extend(forged);
+        let proxied = mesh.house.ask("GET", "/proxy/s/", &sent, b"").with_status(200).text();
+        for seen in [invoked, proxied] {
+            assert!(seen.contains(r#"("x-mesh-caller", "ci")"#) && !seen.contains("root") && !seen.contains("ci-token"), "{seen}");
+        }
+        // With the mesh's token in the field of Dapr, the other one is the instance's business.
+        let both = [("dapr-api-token", "ci-token"), ("authorization", "Bearer of-the-user")];
+        let seen = mesh.house.ask("GET", "/proxy/s/", &both, b"").with_status(200).text();
+        assert!(seen.contains("of-the-user") && !seen.contains("ci-token"), "{seen}");
+    }
+}
+
+#[test]
+fn a_mirrored_call_says_who_called_and_carries_no_token() {
+    let (upstream, copies) = (Upstream::named("hello"), Upstream::named("copy"));
+    let mesh = Guarded::new(&[line("ci", ALL, json!({}))]);
+    for (service, upstream) in [("s", &upstream), ("copies", &copies)] {
+        mesh.ask("ci", "POST", "/register", &at(service, "i", upstream.port())).with_status(200);
+    }
+    let routes = json!({"routes": [{"name": "copy", "mirror": {"service": "copies", "percent": 100}}]});
+    mesh.ask("ci", "PUT", "/services/s/policy", &routes).with_status(200);
+    mesh.get("ci", "/proxy/s/x").with_status(200);
+    let copy = crate::support::eventually("a copy", || copies.asked().first().cloned());
+    assert_eq!(copy.header("x-mesh-caller"), Some("ci"));
+    assert_eq!(copy.header("authorization"), None);
+}
+
+#[test]
+fn an_open_mesh_stamps_nobody_and_passes_authorization_on() {
+    let upstream = Upstream::start(|asked| ok(format!("{:?}", asked.headers)));
+    let house = crate::house::House::new();
+    house.register("s", "i", &upstream);
+    let headers = [("authorization", "Bearer of-the-user"), ("x-mesh-caller", "root"), ("dapr-api-token", "for-a-mesh")];
+    let seen = house.ask("GET", "/proxy/s/", &headers, b"").with_status(200).text();
+    assert!(seen.contains("of-the-user") && !seen.contains("x-mesh-caller") && !seen.contains("for-a-mesh"), "{seen}");
+}
