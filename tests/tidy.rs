@@ -77,6 +77,8 @@ const PLACES: &[Place] = &[
             "src/model/sync.rs",
             "src/model/time.rs",
             "src/telemetry/events.rs",
+            "src/telemetry/traces.rs",
+            "src/telemetry/taps.rs",
             "src/mesh/mod.rs",
             "src/mesh/registry.rs",
             "src/mesh/cluster.rs",
@@ -106,7 +108,8 @@ const PLACES: &[Place] = &[
     },
     Place {
         words: &["ureq"],
-        within: &["src/outbound/upstream.rs", "src/outbound/connection.rs", "src/outbound/securing.rs"],
+        // The exporter of spans has a thread and an agent of its own: what it sends is no attempt.
+        within: &["src/outbound/upstream.rs", "src/outbound/connection.rs", "src/outbound/securing.rs", "src/outbound/otlp.rs"],
         tests_are_free: false,
         instead: "go through `mesh::ports::Transport`",
     },
@@ -245,7 +248,7 @@ const MANY_LINES: usize = 350;
 /// The longer ones: how many lines they may have, and why they stay in one piece.
 const LONG: &[(&str, usize, &str)] = &[(
     "src/mesh/call.rs",
-    560,
+    600,
     "the life of a call, whole, on one page: split, nobody would see that every way through it gives back what it took",
 )];
 

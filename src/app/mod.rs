@@ -9,19 +9,23 @@ macro_rules! say {
 }
 
 mod demo;
+mod logger;
 mod sample;
 mod state;
 mod supervisor;
+mod tap;
 
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{self, ExitCode};
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use simplelog::{ConfigBuilder, WriteLogger};
+
+use tap::TapError;
 
 use supervisor::Supervisor;
 
@@ -37,6 +41,7 @@ pub fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
         Err(error) => {
+            log::logger().flush();
             // Whoever reads only the exit code may have closed the rest.
             let _ = writeln!(io::stderr(), "weft: {error}");
             error.code()
@@ -52,18 +57,23 @@ enum Fatal {
     Build(BuildError),
     State(StateError),
     Start(StartError),
+    Tap(TapError),
     Io(io::Error),
 }
 
 impl Fatal {
     fn code(&self) -> ExitCode {
         match self {
-            Self::Usage(_) | Self::Config(_) | Self::Build(BuildError::Invalid(_)) | Self::Start(StartError::Invalid(_)) => {
-                ExitCode::from(2)
-            }
+            Self::Usage(_)
+            | Self::Tap(TapError::Usage(_))
+            | Self::Config(_)
+            | Self::Build(BuildError::Invalid(_))
+            | Self::Start(StartError::Invalid(_)) => ExitCode::from(2),
             Self::Start(StartError::Listen(..)) => ExitCode::from(3),
             Self::State(_) | Self::Build(BuildError::Store(_)) => ExitCode::from(4),
-            Self::Build(BuildError::Thread(_)) | Self::Start(StartError::Thread(_)) | Self::Io(_) => ExitCode::from(1),
+            Self::Build(BuildError::Thread(_)) | Self::Start(StartError::Thread(_)) | Self::Tap(TapError::Mesh(_)) | Self::Io(_) => {
+                ExitCode::from(1)
+            }
         }
     }
 }
@@ -71,7 +81,7 @@ impl Fatal {
 impl fmt::Display for Fatal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(why) => f.write_str(why),
+            Self::Usage(why) | Self::Tap(TapError::Usage(why) | TapError::Mesh(why)) => f.write_str(why),
             Self::Config(error) => error.fmt(f),
             Self::Build(error) => error.fmt(f),
             Self::State(error) => error.fmt(f),
@@ -100,6 +110,7 @@ fn run() -> Result<ExitCode, Fatal> {
         Command::Config { annotated: true } => say!("{}", load()?.annotated().trim_end()),
         Command::Config { annotated: false } => say!("{:#}", load()?.effective()),
         Command::State(what, path) => state::run(*what, path)?,
+        Command::Tap(words) => tap::run(words).map_err(Fatal::Tap)?,
         Command::Serve => return serve(&arguments, &load()?, |_, _| Ok(())),
         Command::Demo { traffic } => {
             let config = load()?;
@@ -114,7 +125,8 @@ fn run() -> Result<ExitCode, Fatal> {
 
 /// Starts the mesh and its server, then whatever `also` starts, and runs until a signal.
 fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Server) -> io::Result<()>) -> Result<ExitCode, Fatal> {
-    start_log(config);
+    logger::start()?;
+    log::set_max_level(config.general.log.into());
     // Before anything else starts, so that no signal is missed.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let mesh = build(config)?;
@@ -143,12 +155,17 @@ fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Serve
     })?;
     let (delay, timeout) = (config.server.drain_delay_ms.duration(), config.server.drain_timeout_ms.duration());
     let finished = server.drain(delay, timeout);
+    mesh.flush(FLUSH);
     if !finished {
         log::warn!("stopped with calls unfinished");
     }
+    log::logger().flush();
     // What is left are idle connections and threads that wait on them; the system clears them away faster than we could.
     process::exit(i32::from(!finished))
 }
+
+/// How long spans and lines of the access log may take to be delivered at the end.
+const FLUSH: Duration = Duration::from_secs(2);
 
 fn build(config: &Config) -> Result<Mesh, Fatal> {
     let settings = config.mesh();
@@ -156,6 +173,7 @@ fn build(config: &Config) -> Result<Mesh, Fatal> {
         .defaults(settings.defaults)
         .services(settings.services)
         .upstreams(settings.upstreams)
+        .telemetry(settings.telemetry)
         .limits(settings.max_services, settings.max_instances_per_service);
     if !config.general.state_dir.is_empty() {
         builder = builder.store(Disk::open(Path::new(&config.general.state_dir)).map_err(Fatal::State)?);
@@ -216,6 +234,9 @@ fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server)
     if new.general.state_dir != running.general.state_dir {
         log::warn!("the state directory changes only with a restart");
     }
+    if new.telemetry != running.telemetry {
+        log::warn!("how single calls are looked at (telemetry) changes only with a restart");
+    }
     // First everything is read, so that what is bad in one place changes nothing in another.
     let acceptor = Acceptor::read(&running.server);
     let (acceptor, trust) = match acceptor.and_then(|acceptor| Ok((acceptor, Trust::read(&new.upstreams)?))) {
@@ -229,16 +250,9 @@ fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server)
     Trust::of(mesh).change(trust);
     register_listed(mesh, &new);
     log::set_max_level(new.general.log.into());
-    server.set_effective(Config { server: running.server.clone(), ..new }.effective());
+    server.set_effective(Config { server: running.server.clone(), telemetry: running.telemetry.clone(), ..new }.effective());
 }
 
 fn not_reloaded(why: &dyn fmt::Display) {
     log::error!("configuration not reloaded, nothing has changed: {why}");
-}
-
-fn start_log(config: &Config) {
-    let format = ConfigBuilder::new().set_time_format_rfc3339().add_filter_allow_str("weft").build();
-    // Fails only when there is a logger already.
-    let _ = WriteLogger::init(log::LevelFilter::Trace, format, io::stderr());
-    log::set_max_level(config.general.log.into());
 }

@@ -200,7 +200,8 @@ impl Loop {
         data: std::ops::Range<usize>,
     ) -> Result<(), Failure> {
         calling.machine.body_end(Ok(()), self.now, 0);
-        let Step::Done(End { result: Ok(()), .. }) = calling.machine.step(self.now) else { return Err(Failure::Reset) };
+        let Step::Done(End { result: Ok(()), report }) = calling.machine.step(self.now) else { return Err(Failure::Reset) };
+        self.shared.mesh.observe(&calling.machine, &report, || calling.form.asked(exchange, client));
         let collected = std::mem::take(&mut calling.collected);
         let body = if collected.is_empty() { line.input.rest().get(data).unwrap_or_default() } else { &collected };
         self.write_head(client, exchange, calling, line, Some(body.len() as u64));
@@ -253,7 +254,9 @@ impl Loop {
             return Ok(false);
         }
         calling.machine.body_end(Ok(()), self.now, 0);
-        calling.machine.step(self.now);
+        if let Step::Done(end) = calling.machine.step(self.now) {
+            self.shared.mesh.observe(&calling.machine, &end.report, || calling.form.asked(exchange, client));
+        }
         Ok(true)
     }
 }

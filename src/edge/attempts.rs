@@ -12,7 +12,7 @@ use super::reactor::Loop;
 use super::slots::Key;
 use super::socket::{Moved, Socket};
 use super::timers::Tick;
-use crate::mesh::call::Attempt;
+use crate::mesh::call::{Attempt, Connection};
 use crate::mesh::upstream_headers;
 use crate::model::{ConnectFailure, Failure, Method};
 
@@ -49,7 +49,10 @@ impl Loop {
         let by = self.timers.tick(self.now + attempt.timeout);
         let idle = if attempt.fresh { None } else { self.take_idle(&attempt.member) };
         let (line, dial) = match idle {
-            Some(line) => (line, None),
+            Some(line) => {
+                calling.machine.connected(Connection::Kept);
+                (line, None)
+            }
             None => {
                 let addresses = attempt.member.addresses();
                 let dial = Dial { addresses, at: 0, by: self.now + attempt.connect, refused: false };
@@ -171,6 +174,7 @@ impl Loop {
                 }
             }
             if let Some(underway) = &mut calling.attempt {
+                calling.machine.connected(Connection::Made(self.now.saturating_duration_since(underway.began)));
                 if let Some(address) = underway.dial.take().filter(|dial| dial.at > 0).and_then(|dial| dial.addresses.get(dial.at).copied())
                 {
                     underway.attempt.member.prefer(address);

@@ -19,6 +19,7 @@ use crate::contract::answer::{Answer, ApiError};
 use crate::contract::wire::{Persistence, write_answer, write_field, write_length, write_persistence};
 use crate::contract::{browser, paths};
 use crate::model::{Fields, Limit, RequestId, push_decimal};
+use crate::telemetry::taps::Tap;
 
 /// A request being answered. Made to be used again.
 pub(super) struct Exchange {
@@ -42,6 +43,8 @@ pub(super) enum Task {
     Gather(Goal),
     /// It waits for a service to change.
     Watch(Watch),
+    /// It watches calls.
+    Tap(Tap),
     /// The API server answers it.
     Hand(Hand),
     /// It is a call.
@@ -252,6 +255,7 @@ impl Loop {
                 self.gather(key, client, &mut exchange, goal)
             }
             Task::Watch(watch) => self.look_again(key, client, &mut exchange, watch),
+            Task::Tap(tap) => self.advance_tap(key, client, &mut exchange, tap),
             Task::Hand(hand) => self.advance_hand(key, client, &mut exchange, hand),
             Task::Call(calling) => self.advance_call(key, client, &mut exchange, calling),
             Task::Tunnel(tunnel) => self.advance_tunnel(key, client, &mut exchange, tunnel),
@@ -348,20 +352,20 @@ impl Loop {
             Task::Watch(watch) => self.look_again(key, client, &mut exchange, watch),
             Task::Hand(hand) => self.late_hand(key, client, &mut exchange, hand),
             Task::Call(calling) => self.late_call(key, client, &mut exchange, calling),
-            Task::Tunnel(_) => Flow::Abort,
+            Task::Tap(_) | Task::Tunnel(_) => Flow::Abort,
         };
         self.follow(key, client, exchange, flow);
         flow
     }
 
     /// A client has gone: whatever its request holds is given back.
-    pub(super) fn abandon(&mut self, key: Key, mut exchange: Box<Exchange>) {
+    pub(super) fn abandon(&mut self, key: Key, client: &Client, mut exchange: Box<Exchange>) {
         match std::mem::replace(&mut exchange.task, Task::None) {
-            Task::None | Task::Gather(_) => {}
+            Task::None | Task::Gather(_) | Task::Tap(_) => {}
             Task::Watch(watch) => self.abandon_watch(key, &watch),
             Task::Hand(hand) => self.abandon_hand(key, hand),
-            Task::Call(calling) => self.abandon_call(calling),
-            Task::Tunnel(tunnel) => self.abandon_tunnel(&tunnel),
+            Task::Call(calling) => self.abandon_call(client, &exchange, calling),
+            Task::Tunnel(tunnel) => self.abandon_tunnel(client, &exchange, tunnel),
         }
     }
 
@@ -412,14 +416,3 @@ fn asks_for_health(request: &RequestHead) -> bool {
 const SPARE_EXCHANGES: usize = 256;
 /// Bodies up to here are taken in whatever else is in memory.
 const SMALL: usize = 16 * 1024;
-
-impl From<Fault> for ApiError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Malformed(why) => Self::Malformed(why),
-            Fault::HeadTooLarge => Self::HeadTooLarge,
-            Fault::TargetTooLong => Self::TargetTooLong,
-            Fault::Version => Self::Version,
-        }
-    }
-}

@@ -87,13 +87,23 @@ pub(super) fn write_proxied(
     let hops = Hops::of(head);
     let changes = attempt.changes.as_deref();
     let taken_out = |name: &[u8]| changes.is_some_and(|changes| std::str::from_utf8(name).is_ok_and(|name| changes.takes_out(name)));
+    let said_by_trace = |name: &[u8]| attempt.trace.is_some_and(|trace| trace.replaces(name));
     for (name, value) in head.fields() {
-        if !hops.end_here(name) && !is_only_ours(name) && !is_of_mesh(name) && !is_said_anew(name) && !taken_out(name) {
+        if !said_by_trace(name)
+            && !hops.end_here(name)
+            && !is_only_ours(name)
+            && !is_of_mesh(name)
+            && !is_said_anew(name)
+            && !taken_out(name)
+        {
             write_field(out, name, value);
         }
     }
     for (name, value) in changes.iter().flat_map(|changes| &changes.set) {
         write_field(out, name, value.as_bytes());
+    }
+    if let Some(trace) = &attempt.trace {
+        trace.each(|name, value| write_field(out, name, value));
     }
     write_list(out, head, "x-forwarded-for", |out| match client.address {
         Some(IpAddr::V4(client)) => push_address(out, client),

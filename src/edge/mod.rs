@@ -12,7 +12,7 @@
 //! | `client`, `serve` | a caller's connection: what it is, and all that happens on it |
 //! | `exchange` | one request from its head to its answer |
 //! | `calls`, `attempts`, `answers` | a call: driving its machine, one attempt, the answer to it |
-//! | `forward`, `tunnel`, `watch` | what is written when a call passes through; WebSockets; long polls |
+//! | `forward`, `tunnel`, `watch`, `taps` | what is written when a call passes through; WebSockets; long polls; calls that have ended, for whoever looks on |
 //! | `line`, `pool` | a connection to an instance or to the API server; those that are kept |
 //! | `tls`, `acceptor` | what makes a connection on either side secret, and whom it trusts |
 //! | `inner`, `desk` | handing requests to the API server, and which calls may run on its workers |
@@ -41,6 +41,7 @@ mod serve;
 mod shared;
 mod slots;
 mod socket;
+mod taps;
 mod timers;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;

@@ -291,7 +291,7 @@ impl Loop {
         self.mark_busy(&mut client, false);
         self.charge(&mut client, 0);
         if let Some(exchange) = client.exchange.take() {
-            self.abandon(key, exchange);
+            self.abandon(key, &client, exchange);
         }
         self.clients.remove(key);
     }

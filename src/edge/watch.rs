@@ -18,8 +18,11 @@ pub(super) struct Watch {
 }
 
 impl Loop {
-    /// A request for the API server, unless it is to wait for a change first.
+    /// A request for the API server, unless it is to wait for a change first, or to watch calls.
     pub(super) fn begin_api(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange) -> Flow {
+        if let Some(parameters) = paths::tapped(exchange.request.method(), exchange.request.target()) {
+            return self.begin_tap(key, client, exchange, &parameters);
+        }
         let Some((service, seen, wait)) = paths::watched(exchange.request.method(), exchange.request.target()) else {
             return self.hand_over(key, client, exchange, None);
         };

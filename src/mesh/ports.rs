@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::call::Attempt;
+use super::call::{Attempt, Connection};
 use super::member::Member;
 use super::record::{Document, Key, Version};
 use crate::model::{Call, Failure, Headers, HealthTarget, Host};
@@ -45,6 +45,8 @@ pub struct Incoming {
     pub status: u16,
     /// Its header fields, as they came.
     pub headers: Headers,
+    /// What is known of the connection it came on.
+    pub connection: Connection,
     /// Its body. An error of reading it that holds a [`Failure`] says what went wrong.
     pub body: Box<dyn Read + Send>,
 }

@@ -1,13 +1,16 @@
 //! Everything that touches the outer world on behalf of the mesh: calls and checks by ureq, whom they trust, host names, the health
-//! checker's threads, copies of calls.
+//! checker's threads, copies of calls, spans, the access log.
 //!
 //! [`Mesh::builder`] is here because it is what joins a mesh to this world.
 
+mod access_log;
 #[cfg(feature = "tls")]
 pub(crate) mod certificates;
 mod connection;
 mod health_checker;
 mod mirror;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod resolver;
 #[cfg(feature = "tls")]
 mod securing;
@@ -23,6 +26,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub use access_log::TARGET as ACCESS_LOG;
 pub use resolver::SystemResolver;
 pub use upstream::Ureq;
 
@@ -33,6 +37,7 @@ use crate::mesh::{Mesh, Parts, RegistryError, Settings};
 use crate::model::time::{Clock, Dice, SystemClock, SystemDice};
 use crate::model::{Invalid, ServiceName};
 use crate::policy::upstreams;
+use crate::telemetry::onlookers::{self, LogFormat};
 
 impl Mesh {
     /// Begins a mesh that runs in this process. Without further settings it has the documented defaults, the real time, connections by
@@ -81,6 +86,12 @@ impl Builder {
     /// Which addresses instances may have, and how those are known that are spoken to over TLS.
     pub fn upstreams(mut self, upstreams: upstreams::Config) -> Self {
         self.parts.settings.upstreams = upstreams;
+        self
+    }
+
+    /// How single calls are looked at.
+    pub fn telemetry(mut self, telemetry: onlookers::Config) -> Self {
+        self.parts.settings.telemetry = telemetry;
         self
     }
 
@@ -134,6 +145,8 @@ impl Builder {
     /// [`BuildError`] when a setting is not acceptable or a thread cannot be started.
     pub fn build(self) -> Result<Mesh, BuildError> {
         let trust = Trust::read(&self.parts.settings.upstreams).map_err(BuildError::Invalid)?;
+        let telemetry = self.parts.settings.telemetry.clone();
+        telemetry.check_together().map_err(BuildError::Invalid)?;
         let mesh = Mesh::assemble(self.parts).map_err(|error| match error {
             RegistryError::Invalid(fault) => BuildError::Invalid(fault),
             other => BuildError::Store(other),
@@ -142,6 +155,13 @@ impl Builder {
         if self.background {
             health_checker::start(&mesh).map_err(BuildError::Thread)?;
             mirror::start(&mesh);
+            if telemetry.access_log != LogFormat::Off {
+                access_log::start(&mesh, telemetry.access_log, telemetry.access_log_queue).map_err(BuildError::Thread)?;
+            }
+            #[cfg(feature = "otlp")]
+            if telemetry.tracing && !telemetry.otlp.endpoint.is_empty() {
+                otlp::start(&mesh, &telemetry.otlp).map_err(BuildError::Thread)?;
+            }
         }
         Ok(mesh)
     }

@@ -15,12 +15,12 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::Connector;
 use ureq::unversioned::transport::NextTimeout;
 
-use super::connection::{BUFFER, Dialer, carry};
+use super::connection::{BUFFER, Dialer, carry, made};
 #[cfg(feature = "tls")]
 use super::securing::Securer;
 use super::trust::Trust;
 use crate::mesh::Member;
-use crate::mesh::call::Attempt;
+use crate::mesh::call::{Attempt, Connection as How};
 use crate::mesh::ports::{Incoming, Outgoing, Probe, Transport};
 use crate::model::{ConnectFailure, Failure, Headers, Host, Method, Scheme, authority};
 use crate::policy::health::CheckResult;
@@ -56,13 +56,16 @@ impl Transport for Ureq {
         uri.authority.clone_from(&line.authority);
         uri.path_and_query = Some(PathAndQuery::try_from(attempt.endpoint(call.endpoint.as_str())).map_err(malformed)?);
         let uri = Uri::from_parts(uri).map_err(malformed)?;
+        // Of an attempt before this one.
+        made();
         let answer = match (&call.body, call.method) {
             // Without a body, ureq would send these chunked.
             (None, Method::Post | Method::Put | Method::Patch) => line.run(uri, call.method, &request.headers, &[][..], times),
             (None, _) => line.run(uri, call.method, &request.headers, (), times),
             (Some(body), _) => line.run(uri, call.method, &request.headers, &**body, times),
         };
-        incoming(answer.map_err(failure_of)?)
+        let connection = made().map_or(How::Kept, How::Made);
+        Ok(Incoming { connection, ..incoming(answer.map_err(failure_of)?)? })
     }
 
     fn probe(&self, probe: &Probe) -> CheckResult {
@@ -236,7 +239,7 @@ fn incoming(answer: Response<ureq::Body>) -> Result<Incoming, Failure> {
     for (name, value) in &head.headers {
         headers.push(name.as_str(), value.as_bytes());
     }
-    Ok(Incoming { status, headers, body: Box::new(Body(body.into_reader())) })
+    Ok(Incoming { status, headers, connection: How::Unknown, body: Box::new(Body(body.into_reader())) })
 }
 
 /// A body whose errors say what went wrong.

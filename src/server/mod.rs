@@ -18,6 +18,7 @@ use crate::mesh::Mesh;
 use crate::model::Invalid;
 use crate::model::sync::Locked;
 use crate::telemetry::doors::DoorCounters;
+use crate::telemetry::history::STEP;
 
 /// A running server. Dropping it stops it.
 pub struct Server {
@@ -216,13 +217,19 @@ impl Keeper {
         Ok(own)
     }
 
-    /// Asks again and again, until the server stops.
+    /// Asks again and again, until the server stops; and remembers meanwhile what was counted, for those who look at it later.
     fn watch(self, mut line: UnixStream) {
         let clock = &self.mesh.inner.clock;
         let mut due = clock.now() + self.config.watchdog_ms.duration();
+        let mut step = clock.now() + STEP;
         while !self.stopped.load(Ordering::SeqCst) {
+            if clock.now() >= step {
+                self.mesh.remember();
+                // After a pause the past is not made up for.
+                step = (step + STEP).max(clock.now());
+            }
             if clock.now() < due {
-                clock.park_until(due);
+                clock.park_until(due.min(step));
                 continue;
             }
             due = clock.now() + self.config.watchdog_ms.duration();

@@ -33,4 +33,5 @@ mod services;
 mod shaped;
 mod stale;
 mod tls;
+mod traces;
 mod workers;

@@ -50,5 +50,7 @@ mod shaped;
 mod stale;
 #[path = "../http/tls.rs"]
 mod tls;
+#[path = "../http/traces.rs"]
+mod traces;
 #[path = "../http/workers.rs"]
 mod workers;
