@@ -21,8 +21,6 @@ pub(super) struct Secured {
     pending: usize,
     /// Bytes that have come during the handshake.
     came: usize,
-    /// The socket has given all that it had.
-    drained: bool,
     /// The other side has said its last.
     ended: bool,
     /// The other side did not want us, which it says after what we held to be the handshake.
@@ -66,7 +64,7 @@ impl Secured {
     }
 
     fn new(session: Connection) -> Self {
-        Self { session: Box::new(session), owed: 0, pending: 0, came: 0, drained: false, ended: false, refusal: None }
+        Self { session: Box::new(session), owed: 0, pending: 0, came: 0, ended: false, refusal: None }
     }
 
     /// Goes on with the handshake as far as it goes. Answers whether it is done.
@@ -81,9 +79,9 @@ impl Secured {
             }
             match self.receive(socket) {
                 // Who has said all there is to say at once may have ended it as well.
-                Ok(()) if self.ended && self.session.is_handshaking() => return Err(gone()),
-                Ok(()) if self.came > MOST_OF_HANDSHAKE => return Err(Broken::Because("longer than any handshake".to_owned())),
-                Ok(()) => {}
+                Ok(_) if self.ended && self.session.is_handshaking() => return Err(gone()),
+                Ok(_) if self.came > MOST_OF_HANDSHAKE => return Err(Broken::Because("longer than any handshake".to_owned())),
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => return Err(Broken::Plain),
                 Err(error) => {
@@ -109,6 +107,8 @@ impl Secured {
     /// `Broken` for whoever needs to know whether that was all.
     pub(super) fn read_into(&mut self, socket: &Socket, buffer: &mut Vec<u8>) -> (Moved, bool) {
         let room = buffer.capacity().saturating_sub(buffer.len()).max(1);
+        // Only what the socket says now counts: what it said before, it may have unsaid by an event since.
+        let mut drained = false;
         loop {
             let mut plain = self.session.reader();
             match plain.fill_buf() {
@@ -118,14 +118,14 @@ impl Secured {
                     buffer.extend_from_slice(bytes.get(..taken).unwrap_or_default());
                     plain.consume(taken);
                     self.pending = self.pending.saturating_sub(taken);
-                    return (Moved::Bytes(taken), self.pending > 0 || self.ended || !self.drained);
+                    return (Moved::Bytes(taken), self.pending > 0 || self.ended || !drained);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // The connection ended without saying so: what came may not be all.
                 Err(_) => return (Moved::Broken, false),
             }
             match self.receive(socket) {
-                Ok(()) => {}
+                Ok(all) => drained = all,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (Moved::Blocked, false),
                 Err(error) => {
                     self.refusal = trust::said(&error).and_then(trust::refusal);
@@ -212,12 +212,12 @@ impl Secured {
         Moved::Bytes(0)
     }
 
-    /// Takes in what has come.
-    fn receive(&mut self, socket: &Socket) -> io::Result<()> {
+    /// Takes in what has come. Answers whether that was all the socket had.
+    fn receive(&mut self, socket: &Socket) -> io::Result<bool> {
         let is_first = self.came == 0 && self.session.is_handshaking() && matches!(*self.session, Connection::Server(_));
         let mut tap = Tap { socket, is_first, drained: false };
         let read = self.session.read_tls(&mut tap)?;
-        self.drained = tap.drained;
+        let drained = tap.drained;
         self.ended |= read == 0;
         if self.session.is_handshaking() {
             self.came += read;
@@ -225,7 +225,7 @@ impl Secured {
         let state = self.session.process_new_packets().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         self.pending = state.plaintext_bytes_to_read();
         self.ended |= state.peer_has_closed();
-        Ok(())
+        Ok(drained)
     }
 }
 
