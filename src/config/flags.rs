@@ -30,6 +30,8 @@ pub enum Command {
     Check(PathBuf),
     /// Look at a state directory, or move what is kept there; the directory comes second.
     State(StateCommand, PathBuf),
+    /// Show calls of a running mesh as they happen; the words after it are its own.
+    Tap(Vec<OsString>),
     /// Print the version.
     Version,
     /// Print how to use the program.
@@ -58,8 +60,8 @@ pub struct Arguments {
     pub settings: Sourced,
 }
 
-const COMMANDS: [&str; 12] =
-    ["serve", "demo", "config", "check", "state", "services", "instances", "events", "explain", "top", "version", "help"];
+const COMMANDS: [&str; 13] =
+    ["serve", "demo", "config", "check", "state", "tap", "services", "instances", "events", "explain", "top", "version", "help"];
 
 impl Arguments {
     /// Reads a command line without the program's name.
@@ -80,6 +82,11 @@ impl Arguments {
                     read.command = Command::Config { annotated: true };
                 }
                 Arg::Long("traffic") if matches!(read.command, Command::Demo { .. }) => read.command = Command::Demo { traffic: true },
+                Arg::Value(word) if !named && word == "tap" => {
+                    let rest = parser.raw_args().map_err(|error| error.to_string())?;
+                    read.command = Command::Tap(rest.collect());
+                    return Ok(read);
+                }
                 Arg::Value(word) if !named && word == "state" => (named, is_state) = (true, true),
                 Arg::Value(word) if is_state => {
                     is_state = false;
@@ -204,6 +211,8 @@ Commands:
   config              print the effective configuration; --annotated says why of each key
   check FILE          check a configuration file
   state show DIR      print what a state directory keeps; export DIR prints it as JSON, import DIR reads that from stdin
+  tap                 show calls of a running mesh as they happen: --url, --token-file, --service, --status 5xx, --slower-than-ms,
+                      --limit, --json
   services, instances, explain NAME, events [--follow], top
                       look at a mesh that runs; weft services --help says how
   version, help

@@ -20,6 +20,7 @@ use crate::model::settings::{Setting, leaf, settings};
 use crate::model::{Invalid, Registration, ServiceName, closest, shown};
 use crate::policy::{self, Policy, upstreams};
 use crate::server;
+use crate::telemetry::onlookers;
 
 settings! {
     /// What concerns the program as a whole.
@@ -71,6 +72,8 @@ pub struct Config {
     pub general: General,
     /// Which addresses instances may have.
     pub upstreams: upstreams::Config,
+    /// How single calls are looked at.
+    pub telemetry: onlookers::Config,
     /// Settings of every service that names none of its own, as they were written.
     pub defaults: Value,
     /// Settings of single services, as they were written.
@@ -102,6 +105,7 @@ impl Default for Config {
             server: server::Config::default(),
             general: General::default(),
             upstreams: upstreams::Config::default(),
+            telemetry: onlookers::Config::default(),
             defaults: Value::Object(Map::new()),
             services: BTreeMap::new(),
             instances: Vec::new(),
@@ -163,6 +167,7 @@ impl Config {
                 key if server_keys.contains_key(key) => drop(server.insert(key.to_owned(), value.clone())),
                 key if general_keys.contains_key(key) => drop(general.insert(key.to_owned(), value.clone())),
                 "upstreams" => config.upstreams = under("upstreams", policy::read(value, &config.upstreams))?,
+                "telemetry" => config.telemetry = under("telemetry", policy::read(value, &config.telemetry))?,
                 "defaults" => {
                     under("defaults", Policy::from_json(value))?;
                     config.defaults = value.clone();
@@ -187,9 +192,10 @@ impl Config {
         let mut faults = Vec::new();
         config.server.check("", &mut faults);
         config.general.check("", &mut faults);
+        config.telemetry.check("telemetry", &mut faults);
         match faults.into_iter().next() {
             Some(fault) => Err(fault),
-            None => Ok(config),
+            None => config.telemetry.check_together().map(|()| config),
         }
     }
 
@@ -199,6 +205,7 @@ impl Config {
             defaults: self.defaults.clone(),
             services: self.services.clone(),
             upstreams: self.upstreams.clone(),
+            telemetry: self.telemetry.clone(),
             max_services: self.general.max_services,
             max_instances_per_service: self.general.max_instances_per_service,
         }
@@ -219,6 +226,7 @@ impl Config {
         all.extend(keys_of(&self.general));
         let json = |value: serde_json::Result<Value>| value.unwrap_or_default();
         all.insert("upstreams".to_owned(), json(serde_json::to_value(&self.upstreams)));
+        all.insert("telemetry".to_owned(), json(serde_json::to_value(&self.telemetry)));
         // Checked when it was read.
         all.insert("defaults".to_owned(), json(serde_json::to_value(Policy::from_json(&self.defaults).unwrap_or_default())));
         all.insert("services".to_owned(), json(serde_json::to_value(&self.services)));
@@ -235,6 +243,8 @@ impl Config {
         };
         let mut upstreams = String::new();
         self.upstreams.annotate(&mut upstreams, 1);
+        let mut telemetry = String::new();
+        self.telemetry.annotate(&mut telemetry, 1);
         let mut defaults = String::new();
         Policy::from_json(&self.defaults).unwrap_or_default().annotate(&mut defaults, 1);
         let services = serde_json::to_string(&self.services).unwrap_or_default();
@@ -245,6 +255,7 @@ impl Config {
             ",\n".to_owned(),
             inside(&self.general),
             format!(",\n  // Which addresses instances may have. Link-local, multicast and unspecified ones never may.\n  \"upstreams\": {upstreams},\n"),
+            format!("  // How single calls are looked at: traces, spans, the access log, taps.\n  \"telemetry\": {telemetry},\n"),
             format!("  // Settings of every service that names none of its own.\n  \"defaults\": {defaults},\n"),
             format!("  // Settings of single services by name, each with the keys of \"defaults\" it changes.\n  \"services\": {services},\n"),
             "  // Instances that are registered at the start and at each reload, each as for POST /register. They are not written to the state\n".to_owned(),
@@ -254,7 +265,7 @@ impl Config {
     }
 }
 
-const SECTIONS: [&str; 4] = ["upstreams", "defaults", "services", "instances"];
+const SECTIONS: [&str; 5] = ["upstreams", "telemetry", "defaults", "services", "instances"];
 
 fn keys_of(group: &impl serde::Serialize) -> Map<String, Value> {
     match serde_json::to_value(group) {

@@ -12,6 +12,7 @@ use super::line::{Line, Phase};
 use super::reactor::{LINE, Loop};
 use super::slots::Key;
 use super::socket::Moved;
+use super::tls::Secured;
 use crate::mesh::Member;
 
 /// How long a connection to an instance is kept idle, unless it says less: shorter than the keep-alive of common servers, so that they
@@ -66,6 +67,8 @@ impl Loop {
 
     /// Puts a connection back after an exchange, or ends it.
     pub(super) fn park(&mut self, key: Key, mut line: Box<Line>, reusable: bool) {
+        // What has come beyond an answer would be taken for the next one.
+        let reusable = reusable && !line.secured.as_ref().is_some_and(Secured::has_pending);
         let Some(member) = line.member.as_ref().filter(|_| reusable && !line.readiness.ending && !line.readiness.ended) else {
             self.lines.remove(key);
             return;

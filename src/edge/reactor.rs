@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
+use super::acceptor::Acceptor;
 use super::buffers::Spare;
 use super::client::Client;
 use super::exchange::Exchange;
-use super::gate::Gate;
+use super::gate::{Door, Gate};
 use super::inner::Inner;
 use super::line::{Line, Phase};
 use super::mail::{Mail, Mailbox};
@@ -31,6 +32,10 @@ pub(super) struct Loop {
     pub(super) poll: Poll,
     mailbox: Arc<Mailbox>,
     wake: Arc<dyn Fn(u64) + Send + Sync>,
+    /// What clients are secured with.
+    pub(super) acceptor: Option<Acceptor>,
+    /// Steps of handshakes that may be made before others have a turn.
+    pub(super) handshakes: usize,
     /// The loop that accepts has it.
     pub(super) gate: Option<Gate>,
     pub(super) clients: Slots<Box<Client>>,
@@ -59,6 +64,8 @@ pub(super) struct Loop {
 
 /// Events taken in at once.
 const EVENTS: usize = 1024;
+/// Steps of handshakes in one turn: some milliseconds.
+const HANDSHAKES: usize = 16;
 /// What an event is about, in the lower two bits of its token.
 pub(super) const CLIENT: usize = 0;
 pub(super) const LINE: usize = 1;
@@ -79,6 +86,8 @@ impl Loop {
             index,
             poll,
             wake: Arc::new(move |bits| to.send(Mail::Look(Key::of_bits(bits)))),
+            acceptor: None,
+            handshakes: HANDSHAKES,
             gate: None,
             clients: Slots::new(),
             lines: Slots::new(),
@@ -101,8 +110,8 @@ impl Loop {
     }
 
     /// Makes this loop the one that accepts.
-    pub(super) fn open(&mut self, listeners: Vec<Listener>) -> io::Result<()> {
-        for (n, listener) in listeners.iter().enumerate() {
+    pub(super) fn open(&mut self, listeners: Vec<(Listener, Door)>) -> io::Result<()> {
+        for (n, (listener, _)) in listeners.iter().enumerate() {
             let token = Token((n + 1) << 2 | OTHER);
             self.poll.registry().register(&mut SourceFd(&listener.raw()), token, Interest::READABLE)?;
         }
@@ -124,6 +133,7 @@ impl Loop {
             for event in &events {
                 self.hear(event);
             }
+            self.handshakes = HANDSHAKES;
             self.accept();
             self.ring();
             for key in std::mem::take(&mut self.again) {
@@ -198,12 +208,14 @@ impl Loop {
     fn read_mail(&mut self) {
         for mail in self.mailbox.collect() {
             match mail {
-                Mail::Connection(socket, address, open) => self.welcome(socket, address, open),
+                Mail::Connection(arrival) => self.welcome(arrival),
+                Mail::Acceptor(acceptor) => self.acceptor = acceptor,
                 Mail::Look(key) => self.drive(key),
                 Mail::Seat(key, seat) => self.seat(key, seat),
                 Mail::Lines(streams) => self.take_lines(streams),
                 Mail::Close => self.close_doors(),
                 Mail::Hurry => self.hurry(),
+                Mail::Count(loops) => drop(loops.fetch_add(1, Ordering::SeqCst)),
                 Mail::Stop => self.stopped = true,
             }
         }

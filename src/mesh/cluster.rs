@@ -23,6 +23,7 @@ use crate::policy::rate::{Limited, Limiter};
 use crate::policy::retry::Budget;
 use crate::telemetry::counters::ServiceCounters;
 use crate::telemetry::events::{Events, Kind};
+use crate::telemetry::history::History;
 
 /// One service.
 pub struct Cluster {
@@ -35,6 +36,8 @@ pub struct Cluster {
     pub(super) indices: Arc<AtomicU64>,
     /// Guarded: all that changes with calls, checks and registrations.
     pub(super) state: Locked<State>,
+    /// Guarded: what was counted lately; no call ever enters here.
+    pub(super) history: Locked<History>,
 }
 
 pub(super) struct State {
@@ -187,7 +190,7 @@ impl Cluster {
             told: Vec::new(),
             candidates: Vec::new(),
         };
-        Self { name, counters: ServiceCounters::default(), events, indices, state: Locked::new(state) }
+        Self { name, counters: ServiceCounters::default(), events, indices, state: Locked::new(state), history: Locked::default() }
     }
 
     /// The settings in force.

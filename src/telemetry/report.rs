@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::histogram::Snapshot;
+use super::onlookers::OnlookersReport;
 use crate::model::time::as_ms;
 use crate::policy::breaker::{Control, Status};
 
@@ -25,6 +26,7 @@ pub struct Report {
     pub unknown_service_requests: u64,
     /// Requests other than calls, by the setting of the limit that was full.
     pub refused: BTreeMap<&'static str, u64>,
+    pub onlookers: OnlookersReport,
     pub services: BTreeMap<String, ServiceReport>,
 }
 

@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access_log;
 mod command_line;
 mod configuration;
 mod demo;
@@ -17,5 +18,6 @@ mod running;
 mod scraped;
 mod signals;
 mod state;
+mod supervised;
 #[allow(dead_code)] // The tests of the door use it as well.
 mod weft;

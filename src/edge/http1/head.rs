@@ -125,6 +125,16 @@ impl Fields for Head {
     fn first(&self, name: &str) -> Option<&str> {
         self.all(name).next().and_then(|value| std::str::from_utf8(value).ok())
     }
+
+    fn each(&self, name: &str, see: &mut dyn FnMut(&str, &[u8])) {
+        for (field, value) in self.fields() {
+            // The parser lets only tokens be names.
+            let field = std::str::from_utf8(field).unwrap_or_default();
+            if name.is_empty() || field.eq_ignore_ascii_case(name) {
+                see(field, value);
+            }
+        }
+    }
 }
 
 /// The members of a comma-separated list.
