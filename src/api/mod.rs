@@ -85,7 +85,7 @@ impl Api {
                 let judged = match (route.method, route.scope) {
                     // What is open to everybody is no secret.
                     ("GET", Scope::Open) => Ok(()),
-                    ("GET", _) => browser::judge_host(host, self.loopback),
+                    ("GET", _) => browser::judge_reading(host, self.loopback),
                     _ => browser::judge(host, request.headers.first("origin"), self.loopback, &self.welcome),
                 };
                 match judged {

@@ -22,9 +22,9 @@ impl Loop {
             return Ok(());
         };
         let request = &exchange.request;
-        let path = request.target().split('?').next().unwrap_or_default();
-        let need = Need::of(request.method(), path);
-        if goal == Goal::Api && need.is_open() {
+        // What a call needs is known without the table.
+        let of_api = (goal == Goal::Api).then(|| Need::of(request.method(), request.target().split('?').next().unwrap_or_default()));
+        if of_api.is_some_and(|need| need.is_open()) {
             return Ok(());
         }
         let (grant, in_authorization) = match access::token(request.head.fields()) {
@@ -33,7 +33,7 @@ impl Loop {
             Err(why) => (client.name.as_ref().filter(|_| why == Denied::NoToken).and_then(|name| access.named(name)).ok_or(why)?, false),
         };
         match goal {
-            Goal::Api => need.judge(&grant)?,
+            Goal::Api => of_api.map_or(Ok(()), |need| need.judge(&grant))?,
             Goal::Invoke => grant.may(Scope::Invoke, None)?,
             Goal::Proxy(proxied) => {
                 let (service, _) = paths::service_and_path(proxied, request.target(), request.authority(), &request.head);

@@ -34,7 +34,7 @@ impl Loop {
         let judged = if !may_be_a_pages {
             Ok(())
         } else if matches!(request.method(), "GET" | "HEAD" | "OPTIONS") {
-            browser::judge_host(request.authority(), door.is_judged)
+            browser::judge_reading(request.authority(), door.is_judged)
         } else {
             browser::judge(request.authority(), origin, door.is_judged, welcome)
         };

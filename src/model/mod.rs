@@ -22,10 +22,8 @@ pub use endpoint::Endpoint;
 pub use error::{CallError, Cause, ConnectFailure, Failure, Invalid, Limit, Reason};
 pub use fallback::StaticAnswer;
 #[cfg(feature = "server")]
-pub use headers::DAPR_API_TOKEN;
-#[cfg(feature = "server")]
 pub(crate) use headers::is_secret;
-pub use headers::{Fields, Headers, TRACE_CONTEXT};
+pub use headers::{DAPR_API_TOKEN, Fields, Headers, TRACE_CONTEXT};
 #[cfg(feature = "server")]
 pub(crate) use headers::{is_hop_by_hop, is_of_mesh, is_only_ours, push_decimal};
 pub(crate) use instance::authority;
