@@ -52,8 +52,13 @@ impl Mesh {
     /// The allowed addresses of `host`; `None` when it does not resolve.
     pub(super) fn resolve_judged(&self, host: &Host, port: u16, patience: Duration) -> Option<Vec<IpAddr>> {
         let all = self.inner.resolver.resolve(host, patience);
+        (!all.is_empty()).then(|| self.judged(host, all, port))
+    }
+
+    /// Those addresses of `host` that are allowed.
+    pub(super) fn judged(&self, host: &Host, all: Vec<IpAddr>, port: u16) -> Vec<IpAddr> {
         let judge = self.inner.upstreams.read(Arc::clone);
-        (!all.is_empty()).then(|| all.into_iter().filter(|ip| judge.judge(host, *ip, port).is_ok()).collect())
+        all.into_iter().filter(|ip| judge.judge(host, *ip, port).is_ok()).collect()
     }
 
     /// Runs one active check of a member in this thread, and takes in its result. Answers the time to the next one; `None` when the member

@@ -66,7 +66,7 @@ impl Mesh {
     pub fn register(&self, registration: Registration) -> Result<(), RegistryError> {
         let addresses = self.judged_addresses(&registration)?;
         let (service, id) = (registration.service.clone(), registration.id.clone());
-        let said = Said { addresses: Some(addresses), healthy: registration.healthy, renews: true };
+        let said = Said { addresses: Some(addresses), healthy: registration.healthy, renews: true, ..Said::default() };
         self.change_instance(&service, &id, said, |before| match before {
             Some(before) => Ok(before.registered(registration.clone())),
             None => {
@@ -87,7 +87,7 @@ impl Mesh {
         let _turn = self.inner.turns.take(Key::Instance(registration.service.clone(), registration.id.clone()));
         let cluster = self.inner.registry.find(registration.service.as_str());
         let kept = cluster.and_then(|cluster| cluster.kept(&registration.id));
-        let said = Said { addresses: Some(addresses), healthy: registration.healthy, renews: true };
+        let said = Said { addresses: Some(addresses), healthy: registration.healthy, renews: true, ..Said::default() };
         if let Some((before, version)) = kept {
             return self.seat(&before.registered(registration), version, said);
         }
@@ -116,17 +116,24 @@ impl Mesh {
         let key = Key::Instance(service.clone(), id.clone());
         let _turn = self.inner.turns.take(key.clone());
         self.find(service)?.kept(id).ok_or(RegistryError::NotFound)?;
-        self.inner.store.delete(&key)?;
+        self.delete(&key)?;
         if self.remove(service, id, None, Kind::Deregistered, "deregistered") { Ok(()) } else { Err(RegistryError::NotFound) }
     }
 
     /// Renews the lease of an instance.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`]: register again.
+    /// [`RegistryError::NotFound`]: register again. Where the store ends leases, also that it cannot be reached.
     pub fn heartbeat(&self, service: &ServiceName, id: &InstanceId) -> Result<(), RegistryError> {
         let cluster = self.find(service)?;
-        if cluster.heartbeat(id, self.inner.clock.now()) { Ok(()) } else { Err(RegistryError::NotFound) }
+        if !cluster.heartbeat(id, self.inner.clock.now()) {
+            return Err(RegistryError::NotFound);
+        }
+        let leased = || cluster.kept(id).is_some_and(|(record, _)| record.registration.ttl.is_some());
+        if self.inner.store.is_shared() && leased() && !self.inner.store.renew(&Key::Instance(service.clone(), id.clone()))? {
+            return Err(RegistryError::NotFound);
+        }
+        Ok(())
     }
 
     /// Sets what an operator wants of an instance.

@@ -10,6 +10,7 @@ mod control;
 mod instances;
 mod invoke;
 mod keeping;
+mod learning;
 mod member;
 mod membership;
 mod meta;
@@ -25,6 +26,7 @@ mod settings;
 mod step;
 pub mod view;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -42,7 +44,7 @@ pub use settings::Settings;
 use call::{CallMachine, CallMeta};
 use mirroring::Mirrors;
 use ports::{Resolver, Store, Transport};
-use record::Key;
+use record::{Key, Version};
 use registry::{Layers, Registry};
 
 use crate::model::sync::{Locked, Published, Turns};
@@ -73,6 +75,8 @@ pub(crate) struct Inner {
     store: Arc<dyn Store>,
     /// Whoever changes what is kept has the turn of its key, from before it is kept until it is in force.
     turns: Turns<Key>,
+    /// Guarded: what was removed here, until what others tell has come past that.
+    buried: Locked<HashMap<Key, Version>>,
     pub(crate) counters: MeshCounters,
     pub(crate) events: Arc<Events>,
     registry: Registry,
@@ -137,6 +141,7 @@ impl Mesh {
                 resolver: parts.resolver,
                 store: parts.store,
                 turns: Turns::default(),
+                buried: Locked::default(),
                 counters: MeshCounters::default(),
                 max_instances: max_instances_per_service,
                 upstreams: Published::new(Arc::new(upstreams)),

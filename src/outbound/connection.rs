@@ -25,6 +25,17 @@ pub(super) enum Dialer {
     Member(Weak<Member>),
     /// To one of these.
     Fixed(Vec<SocketAddr>),
+    /// To wherever this says at the time; it may look at the connection that came of it.
+    #[cfg(feature = "etcd")]
+    Asking(std::sync::Arc<dyn Ask>),
+}
+
+/// Knows where to connect to.
+#[cfg(feature = "etcd")]
+pub(super) trait Ask: Send + Sync {
+    fn addresses(&self) -> Vec<SocketAddr>;
+
+    fn connected(&self, _stream: &TcpStream) {}
 }
 
 impl fmt::Debug for Dialer {
@@ -39,12 +50,14 @@ impl Connector<()> for Dialer {
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Connection>, ureq::Error> {
         let member = match self {
             Self::Member(member) => member.upgrade(),
-            Self::Fixed(_) => None,
+            _ => None,
         };
         let addresses = match (self, &member) {
             (Self::Fixed(addresses), _) => addresses.clone(),
             (Self::Member(_), Some(member)) => member.addresses(),
             (Self::Member(_), None) => Vec::new(),
+            #[cfg(feature = "etcd")]
+            (Self::Asking(ask), _) => ask.addresses(),
         };
         let end = SystemClock.now() + *details.timeout.after;
         let (stream, address) = connect_in_turn(&addresses, end).map_err(|why| carry(Failure::Connect(why)))?;
@@ -52,6 +65,10 @@ impl Connector<()> for Dialer {
             member.prefer(address);
         }
         stream.set_nodelay(true)?;
+        #[cfg(feature = "etcd")]
+        if let Self::Asking(ask) = self {
+            ask.connected(&stream);
+        }
         Ok(Some(Connection::new(stream)))
     }
 }

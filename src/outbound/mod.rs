@@ -1,9 +1,10 @@
 //! Everything that touches the outer world on behalf of the mesh: calls and checks by ureq, host names, the health checker's threads,
-//! copies of calls.
+//! copies of calls, and where the registry is kept: a directory or etcd.
 //!
 //! [`Mesh::builder`] is here because it is what joins a mesh to this world.
 
 mod connection;
+pub mod etcd;
 mod health_checker;
 mod mirror;
 mod resolver;
@@ -132,6 +133,7 @@ impl Builder {
         if self.background {
             health_checker::start(&mesh).map_err(BuildError::Thread)?;
             mirror::start(&mesh);
+            mesh.follow_store().map_err(BuildError::Thread)?;
         }
         Ok(mesh)
     }
