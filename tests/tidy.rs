@@ -81,6 +81,9 @@ const PLACES: &[Place] = &[
             "src/mesh/registry.rs",
             "src/mesh/cluster.rs",
             "src/mesh/member.rs",
+            "src/outbound/etcd/client.rs",
+            "src/outbound/etcd/line.rs",
+            "src/outbound/etcd/shared.rs",
             "src/api/mod.rs",
             "src/edge/desk.rs",
             "src/edge/mail.rs",
@@ -105,7 +108,7 @@ const PLACES: &[Place] = &[
     },
     Place {
         words: &["ureq"],
-        within: &["src/outbound/upstream.rs", "src/outbound/connection.rs"],
+        within: &["src/outbound/upstream.rs", "src/outbound/connection.rs", "src/outbound/etcd/line.rs"],
         tests_are_free: false,
         instead: "go through `mesh::ports::Transport`",
     },

@@ -95,6 +95,7 @@ impl Api {
             Handler::ResetPolicy => self.reset_policy(first),
             Handler::SetBreaker => self.set_breaker(first, request),
             Handler::Events => self.events(request),
+            Handler::Nodes => Ok(self.nodes()),
             Handler::Config => Ok(Answer::pretty(&*self.effective.read(Arc::clone))),
             Handler::Health => Ok(self.health()),
             Handler::Ready => Ok(self.readiness(200)),

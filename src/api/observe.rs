@@ -9,7 +9,7 @@ use crate::contract::request::{Request, watch};
 use crate::mesh::view::{InstanceView, ServiceView};
 use crate::model::{Invalid, shown};
 use crate::telemetry::doors::DoorReport;
-use crate::telemetry::report::Report;
+use crate::telemetry::report::{RegistryReport, Report};
 
 /// Everything that is counted, the doors included.
 #[derive(Serialize)]
@@ -22,6 +22,11 @@ struct Metrics {
 impl Api {
     pub(super) fn metrics(&self) -> Answer {
         Answer::pretty(&Metrics { mesh: self.mesh.metrics(), doors: self.doors.report() })
+    }
+
+    pub(super) fn nodes(&self) -> Answer {
+        let standing = self.mesh.standing();
+        Answer::pretty(&json!({"registry": RegistryReport::from(&standing), "nodes": standing.nodes}))
     }
 
     pub(super) fn health(&self) -> Answer {

@@ -22,9 +22,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use simplelog::{ConfigBuilder, WriteLogger};
 
-use crate::config::{Arguments, Command, Config, ConfigError, usage};
+use crate::config::{Arguments, Backend, Command, Config, ConfigError, usage};
 use crate::mesh::Mesh;
 use crate::outbound::BuildError;
+#[cfg(feature = "etcd")]
+use crate::outbound::etcd::Etcd;
 use crate::outbound::store::{Disk, StateError};
 use crate::server::{InvokeOn, Server, StartError};
 
@@ -95,7 +97,7 @@ fn run() -> Result<ExitCode, Fatal> {
         }
         Command::Config { annotated: true } => say!("{}", load()?.annotated().trim_end()),
         Command::Config { annotated: false } => say!("{:#}", load()?.effective()),
-        Command::State(what, path) => state::run(*what, path)?,
+        Command::State(what, path) => state::run(*what, path, &load()?)?,
         Command::Serve => return serve(&arguments, &load()?, |_, _| Ok(())),
         Command::Demo { traffic } => return serve(&arguments, &load()?, |_, server| demo::start(server, *traffic)),
     }
@@ -109,6 +111,7 @@ fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Serve
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let mesh = build(config)?;
     let server = Server::start(&mesh, &config.server, config.effective()).map_err(Fatal::Start)?;
+    mesh.announce_at(server.addresses().iter().map(ToString::to_string).collect());
     announce(config, &server);
     also(&mesh, &server)?;
 
@@ -127,6 +130,7 @@ fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Serve
     })?;
     let (delay, timeout) = (config.server.drain_delay_ms.duration(), config.server.drain_timeout_ms.duration());
     let finished = server.drain(delay, timeout);
+    mesh.leave_store();
     if !finished {
         log::warn!("stopped with calls unfinished");
     }
@@ -141,8 +145,12 @@ fn build(config: &Config) -> Result<Mesh, Fatal> {
         .services(settings.services)
         .upstreams(settings.upstreams)
         .limits(settings.max_services, settings.max_instances_per_service);
-    if !config.general.state_dir.is_empty() {
-        builder = builder.store(Disk::open(Path::new(&config.general.state_dir)).map_err(Fatal::State)?);
+    let directory = Some(Path::new(&config.general.state_dir)).filter(|path| !path.as_os_str().is_empty());
+    match (config.registry.backend, directory) {
+        #[cfg(feature = "etcd")]
+        (Backend::Etcd, _) => builder = builder.store(Etcd::open(&config.registry.etcd, directory).map_err(Fatal::State)?),
+        (_, Some(directory)) => builder = builder.store(Disk::open(directory).map_err(Fatal::State)?),
+        (_, None) => {}
     }
     let mesh = builder.build().map_err(Fatal::Build)?;
     register_listed(&mesh, config);
@@ -164,9 +172,10 @@ fn register_listed(mesh: &Mesh, config: &Config) {
 fn announce(config: &Config, server: &Server) {
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
     say!("weft {} listens on {}", env!("CARGO_PKG_VERSION"), addresses.join(" and "));
-    let registry = match config.general.state_dir.as_str() {
-        "" => "registry in memory".to_owned(),
-        directory => format!("registry in {directory}"),
+    let registry = match (config.registry.backend, config.general.state_dir.as_str()) {
+        (Backend::Etcd, _) => format!("registry in etcd at {}", config.registry.etcd.endpoints.join(" and ")),
+        (Backend::Local, "") => "registry in memory".to_owned(),
+        (Backend::Local, directory) => format!("registry in {directory}"),
     };
     let tls = if cfg!(feature = "tls") { "https to instances" } else { "no https to instances" };
     let calls = match config.server.invoke_on {
@@ -188,15 +197,15 @@ fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server)
     if new.server != running.server {
         log::warn!("settings of the server itself (such as listen and workers) change only with a restart");
     }
-    if new.general.state_dir != running.general.state_dir {
-        log::warn!("the state directory changes only with a restart");
+    if new.general.state_dir != running.general.state_dir || new.registry != running.registry {
+        log::warn!("the state directory and the registry's place change only with a restart");
     }
     if let Err(fault) = mesh.reconfigure(new.mesh()) {
         return log::error!("configuration not reloaded, nothing has changed: {fault}");
     }
     register_listed(mesh, &new);
     log::set_max_level(new.general.log.into());
-    server.set_effective(Config { server: running.server.clone(), ..new }.effective());
+    server.set_effective(Config { server: running.server.clone(), registry: running.registry.clone(), ..new }.effective());
 }
 
 fn start_log(config: &Config) {

@@ -129,11 +129,12 @@ impl Mesh {
         if !cluster.heartbeat(id, self.inner.clock.now()) {
             return Err(RegistryError::NotFound);
         }
-        let leased = || cluster.kept(id).is_some_and(|(record, _)| record.registration.ttl.is_some());
-        if self.inner.store.is_shared() && leased() && !self.inner.store.renew(&Key::Instance(service.clone(), id.clone()))? {
-            return Err(RegistryError::NotFound);
+        let store = &self.inner.store;
+        let ttl = if store.is_shared() { cluster.kept(id).and_then(|(record, _)| record.registration.ttl) } else { None };
+        match ttl {
+            Some(ttl) if !store.renew(&Key::Instance(service.clone(), id.clone()), ttl)? => Err(RegistryError::NotFound),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Sets what an operator wants of an instance.

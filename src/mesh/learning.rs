@@ -147,7 +147,10 @@ impl Mesh {
         if !self.has_version(seen) {
             return Ok(false);
         }
-        Ok(!renews || !store.is_shared() || record.registration.ttl.is_none() || store.renew(&record.key())?)
+        match record.registration.ttl.filter(|_| renews && store.is_shared()) {
+            Some(ttl) => Ok(store.renew(&record.key(), ttl)?),
+            None => Ok(true),
+        }
     }
 
     /// Whether something with that version is kept. In a shared store something may be known that is not: from the configuration, from a

@@ -10,7 +10,7 @@ mod control;
 mod instances;
 mod invoke;
 mod keeping;
-mod learning;
+pub(crate) mod learning;
 mod member;
 mod membership;
 mod meta;

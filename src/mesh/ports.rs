@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Mesh;
 use super::call::Attempt;
 use super::member::Member;
-use super::Mesh;
 use super::record::{Document, Key, Node, Version};
 use crate::model::{Call, Failure, Headers, HealthTarget, Host};
 use crate::policy::health::{self, CheckResult};
@@ -120,11 +120,11 @@ pub trait Store: Send + Sync + 'static {
         false
     }
 
-    /// Renews the lease of an instance; answers whether it was still there.
+    /// Renews the lease of an instance that has promised a heartbeat every `ttl`; answers whether it was still there.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be asked.
-    fn renew(&self, _key: &Key) -> Result<bool, StoreError> {
+    fn renew(&self, _key: &Key, _ttl: Duration) -> Result<bool, StoreError> {
         Ok(true)
     }
 

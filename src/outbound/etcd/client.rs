@@ -71,8 +71,8 @@ impl Client {
         config.check_together()?;
         let (targets, identity) = (config.targets()?, Identity::read(config)?);
         let lines = targets.iter().map(|target| Line::new(target, &identity, None)).collect();
-        let user = (!config.username.is_empty())
-            .then(|| User { name: config.username.clone(), password_file: config.password_file.clone() });
+        let user =
+            (!config.username.is_empty()).then(|| User { name: config.username.clone(), password_file: config.password_file.clone() });
         Ok(Self { targets, lines, identity, current: AtomicUsize::new(0), user, token: Locked::default() })
     }
 
@@ -96,7 +96,8 @@ impl Client {
             let within = if self.lines.len() > 1 { left.min(PATIENCE) } else { left };
             match self.ask_one(line, path, &body, within) {
                 Ok(answer) => {
-                    return serde_json::from_slice(&answer).map_err(|error| Fault::Unreachable(format!("{} makes no sense: {error}", line.name())));
+                    return serde_json::from_slice(&answer)
+                        .map_err(|error| Fault::Unreachable(format!("{} makes no sense: {error}", line.name())));
                 }
                 Err(Fault::Refused { code, why }) if !renewed && self.user.is_some() && wants_token(code, &why) => {
                     renewed = true;

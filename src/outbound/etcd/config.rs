@@ -33,11 +33,7 @@ impl Config {
             let named = |fault: Invalid| Invalid::new("registry.etcd.endpoints", format!("{}: {}", crate::model::shown(url), fault.why));
             let target = HealthTarget::new(url).map_err(named)?;
             Scheme::supported(target.scheme).map_err(named)?;
-            if target.endpoint.as_str() == "/" {
-                Ok(target)
-            } else {
-                Err(named(Invalid::new("", "has a path; use http://host:port")))
-            }
+            if target.endpoint.as_str() == "/" { Ok(target) } else { Err(named(Invalid::new("", "has a path; use http://host:port"))) }
         };
         self.endpoints.iter().map(read).collect()
     }
@@ -78,7 +74,9 @@ mod tests {
             config.check_together().expect_err("a mistake").to_string()
         };
         assert!(changed(|config| config.endpoints.clear()).contains("names nobody"));
-        assert!(changed(|config| config.endpoints.push("127.0.0.1:2379".to_owned())).contains("registry.etcd.endpoints: \"127.0.0.1:2379\""));
+        assert!(
+            changed(|config| config.endpoints.push("127.0.0.1:2379".to_owned())).contains("registry.etcd.endpoints: \"127.0.0.1:2379\"")
+        );
         assert!(changed(|config| config.endpoints.push("http://h:1/x".to_owned())).contains("has a path"));
         assert!(changed(|config| config.prefix = "mesh".to_owned()).contains("registry.etcd.prefix"));
         assert!(changed(|config| config.username = "u".to_owned()).contains("passwordFile"));

@@ -182,7 +182,10 @@ mod tests {
         let instance = Document::Instance(Box::new(Record { reason: Some("é".to_owned()), ..Record::new(registration) }));
         let policy = Document::Policy(ServiceName::new("s").expect("valid"), json!({"retry": {"maxRetries": 1}}));
         let json: Value = serde_json::from_slice(&value(&instance)).expect("JSON");
-        assert_eq!((&json["version"], &json["endpoints"], &json["metadata"]), (&json!("2"), &json!(["http://[::1]:80"]), &json!({"version": "2"})));
+        assert_eq!(
+            (&json["version"], &json["endpoints"], &json["metadata"]),
+            (&json!("2"), &json!(["http://[::1]:80"]), &json!({"version": "2"}))
+        );
         for document in [instance, policy] {
             let read = kept(&document.key(), &pair(&value(&document))).expect("as written");
             assert_eq!(read, Kept { document, version: Version(7), lease: 5 });
@@ -193,10 +196,16 @@ mod tests {
     fn what_another_program_has_written_is_read_if_it_speaks_http() {
         let keys = Keys::new("/microservices".to_owned());
         let Some(Place::Document(key)) = keys.place(b"/microservices/instances/users/1") else { panic!("an instance") };
-        let json = r#"{"id":"1","name":"users","version":"v1","metadata":{"a":"b"},"endpoints":["grpc://10.0.0.1:9000","http://10.0.0.1:8000"]}"#;
+        let json =
+            r#"{"id":"1","name":"users","version":"v1","metadata":{"a":"b"},"endpoints":["grpc://10.0.0.1:9000","http://10.0.0.1:8000"]}"#;
         let Ok(Kept { document: Document::Instance(record), .. }) = kept(&key, &pair(json.as_bytes())) else { panic!("an instance") };
         assert_eq!((record.registration.host.to_string().as_str(), record.registration.port.get()), ("10.0.0.1", 8000));
-        for json in [r#"{"id":"1","name":"users","endpoints":["grpc://10.0.0.1:9000"]}"#, "{}", "x", r#"{"id":"2","name":"users","host":"h","port":1}"#] {
+        for json in [
+            r#"{"id":"1","name":"users","endpoints":["grpc://10.0.0.1:9000"]}"#,
+            "{}",
+            "x",
+            r#"{"id":"2","name":"users","host":"h","port":1}"#,
+        ] {
             assert!(kept(&key, &pair(json.as_bytes())).is_err(), "{json}");
         }
     }
@@ -207,7 +216,14 @@ mod tests {
         assert_eq!(keys.all(), ("/mesh/v1/".to_owned(), "/mesh/v10".to_owned()));
         assert_eq!(keys.place(keys.node("n").as_bytes()), Some(Place::Node("n".to_owned())));
         assert_eq!(keys.place(keys.born().as_bytes()), Some(Place::Born));
-        for key in ["/mesh/v1/instances/s", "/mesh/v1/instances/s/i/x", "/mesh/v1/policies/s/x", "/mesh/v1/other", "/mesh/v10/nodes/n", "/mesh/v1/nodes/n/x"] {
+        for key in [
+            "/mesh/v1/instances/s",
+            "/mesh/v1/instances/s/i/x",
+            "/mesh/v1/policies/s/x",
+            "/mesh/v1/other",
+            "/mesh/v10/nodes/n",
+            "/mesh/v1/nodes/n/x",
+        ] {
             assert_eq!(keys.place(key.as_bytes()), None, "{key}");
         }
         assert_eq!(keys.place(b"\xff"), None);

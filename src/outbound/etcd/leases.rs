@@ -20,7 +20,8 @@ pub(super) struct Leases {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Lease {
     id: u64,
-    renewed: Option<Instant>,
+    /// When it was last renewed from here, and what was promised then.
+    renewed: Option<(Instant, Duration)>,
 }
 
 /// What a heartbeat comes to.
@@ -54,16 +55,22 @@ impl Leases {
         self.known.remove(key);
     }
 
-    /// The lease has been renewed, or has just begun.
-    pub(super) fn renewed(&mut self, key: &Key, id: u64, now: Instant) {
-        self.known.insert(key.clone(), Lease { id, renewed: Some(now) });
+    /// The lease has been renewed, or has just begun, for an instance that promises a heartbeat every `ttl`.
+    pub(super) fn granted(&mut self, key: &Key, id: u64, ttl: Duration, now: Instant) {
+        self.known.insert(key.clone(), Lease { id, renewed: Some((now, ttl)) });
+    }
+
+    /// The lease of an instance, if it is known to last as long as one for `ttl` should.
+    pub(super) fn lasting(&self, key: &Key, ttl: Duration) -> Option<u64> {
+        let lease = self.known.get(key)?;
+        lease.renewed.filter(|(_, promised)| *promised == ttl).map(|_| lease.id)
     }
 
     /// An instance that promised a heartbeat every `ttl` has been heard of.
     pub(super) fn heartbeat(&self, key: &Key, ttl: Duration, now: Instant) -> Heartbeat {
         match self.known.get(key) {
             None => Heartbeat::Nothing,
-            Some(Lease { renewed: Some(at), .. }) if now.saturating_duration_since(*at) < ttl / PART => Heartbeat::Fresh,
+            Some(Lease { renewed: Some((at, _)), .. }) if now.saturating_duration_since(*at) < ttl / PART => Heartbeat::Fresh,
             Some(lease) => Heartbeat::Renew(lease.id),
         }
     }
@@ -86,9 +93,10 @@ mod tests {
         for tenth in 0..900 {
             let now = start + Duration::from_millis(100 * tenth);
             if leases.heartbeat(&key, ttl, now) == Heartbeat::Renew(5) {
-                leases.renewed(&key, 5, now);
+                leases.granted(&key, 5, ttl, now);
                 passed_on += 1;
                 ends = now + Duration::from_secs(Leases::seconds(ttl));
+                assert_eq!((leases.lasting(&key, ttl), leases.lasting(&key, 2 * ttl)), (Some(5), None));
             }
             assert!(ends >= now + ttl, "at {tenth}");
         }

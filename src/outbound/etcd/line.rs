@@ -41,26 +41,25 @@ impl Identity {
         {
             use crate::model::shown;
             use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
-            let read = |key: &str, path: &str| {
-                let fault = |why: String| Invalid::new(format!("registry.etcd.{key}"), format!("{}: {why}", shown(path)));
-                fs::read(path).map_err(|error| fault(error.to_string())).map(|pem| (pem, fault))
-            };
+            let fault = |key: &str, path: &str, why: &str| Invalid::new(format!("registry.etcd.{key}"), format!("{}: {why}", shown(path)));
+            let read = |key: &str, path: &str| fs::read(path).map_err(|error| fault(key, path, &error.to_string()));
             let certificates = |key: &str, path: &str| -> Result<Vec<Certificate<'static>>, Invalid> {
-                let (pem, fault) = read(key, path)?;
+                let pem = read(key, path)?;
                 let found = parse_pem(&pem).filter_map(|item| match item {
                     Ok(PemItem::Certificate(certificate)) => Some(certificate),
                     _ => None,
                 });
                 let found: Vec<_> = found.collect();
-                if found.is_empty() { Err(fault("holds no certificate in PEM".to_owned())) } else { Ok(found) }
+                if found.is_empty() { Err(fault(key, path, "holds no certificate in PEM")) } else { Ok(found) }
             };
             let mut tls = TlsConfig::builder();
             if !config.ca_file.is_empty() {
                 tls = tls.root_certs(RootCerts::new_with_certs(&certificates("caFile", &config.ca_file)?));
             }
             if !config.cert_file.is_empty() {
-                let (pem, fault) = read("keyFile", &config.key_file)?;
-                let key = PrivateKey::from_pem(&pem).map_err(|error| fault(format!("holds no key in PEM: {error}")))?;
+                let pem = read("keyFile", &config.key_file)?;
+                let key = PrivateKey::from_pem(&pem)
+                    .map_err(|error| fault("keyFile", &config.key_file, &format!("holds no key in PEM: {error}")))?;
                 tls = tls.client_cert(Some(ClientCert::new_with_certs(&certificates("certFile", &config.cert_file)?, key)));
             }
             Ok(Self { config: tls.build() })

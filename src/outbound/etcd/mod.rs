@@ -25,7 +25,6 @@ mod keys;
 mod leases;
 #[cfg(feature = "etcd")]
 mod line;
-#[cfg(feature = "etcd")]
 pub mod scale;
 #[cfg(feature = "etcd")]
 mod shared;

@@ -174,7 +174,8 @@ mod tests {
         let line = r#"{"result":{"header":{"revision":"7"},"events":[{"kv":{"key":"YQ==","value":"Yg==","mod_revision":"7"}},
             {"type":"DELETE","kv":{"key":"YQ==","mod_revision":7}}]}}"#;
         let watched: Line<Watched> = serde_json::from_str(line).expect("read");
-        let kinds: Vec<_> = watched.result.events.iter().map(|event| (event.kind, event.kv.key.as_slice(), event.kv.mod_revision)).collect();
+        let kinds: Vec<_> =
+            watched.result.events.iter().map(|event| (event.kind, event.kv.key.as_slice(), event.kv.mod_revision)).collect();
         assert_eq!(kinds, [(Kind::Put, &b"a"[..], 7), (Kind::Delete, &b"a"[..], 7)]);
         let kept: Line<Granted> = serde_json::from_str(r#"{"result":{"ID":"5"}}"#).expect("read");
         assert_eq!((kept.result.id, kept.result.seconds), (5, 0));

@@ -39,6 +39,8 @@ use line::Entry;
 #[derive(Debug)]
 pub struct Disk {
     convoy: Convoy<Journal, Vec<u8>, Result<(), StoreError>>,
+    #[cfg(feature = "etcd")]
+    path: std::path::PathBuf,
     /// Files that were set aside when it was opened.
     damaged: u64,
     _lock: Lock,
@@ -68,7 +70,13 @@ impl Disk {
         let found = recovery::recover(&folder, u64::MAX)?;
         let damaged = u64::try_from(found.damaged.len()).unwrap_or(u64::MAX);
         let journal = Journal::open(folder, found)?;
-        Ok(Self { convoy: Convoy::new(journal), damaged, _lock: lock })
+        Ok(Self {
+            convoy: Convoy::new(journal),
+            #[cfg(feature = "etcd")]
+            path: path.to_owned(),
+            damaged,
+            _lock: lock,
+        })
     }
 
     /// Reads what is kept in a directory, whether a mesh is using it or not, and changes nothing. Also answers what is wrong with it.
@@ -96,6 +104,12 @@ impl Disk {
             }
         }
         if lines.is_empty() { Ok(()) } else { self.append(&lines) }
+    }
+
+    /// Everything that is kept, read anew.
+    #[cfg(feature = "etcd")]
+    pub(super) fn documents(&self) -> Result<Vec<Document>, StateError> {
+        Self::look(&self.path).map(|(documents, _)| documents)
     }
 
     fn append(&self, line: &[u8]) -> Result<(), StoreError> {
