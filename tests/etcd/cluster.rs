@@ -71,6 +71,29 @@ impl Cluster {
         self.members[member] = Some(child);
     }
 
+    /// Lets a single member do something where nobody who knows it hears of it.
+    pub(crate) fn aside(&mut self, work: impl FnOnce(&Self)) {
+        self.kill(0);
+        let (known, _) = self.ports[0];
+        self.ports[0].0 = free_port();
+        self.run(0);
+        self.serves();
+        work(self);
+        self.kill(0);
+        self.ports[0].0 = known;
+        self.run(0);
+    }
+
+    /// What a member that does not run has kept, set aside or brought back.
+    pub(crate) fn copy(&mut self, from: &str, to: &str) {
+        self.kill(0);
+        let _ = fs::remove_dir_all(self.folder.join(to));
+        let done = Command::new("cp").arg("-r").args([self.folder.join(from), self.folder.join(to)]).status();
+        assert!(done.expect("cp").success());
+        self.run(0);
+        self.serves();
+    }
+
     /// Waits until a majority answers.
     pub(crate) fn serves(&self) {
         eventually("etcd serves", || self.ctl(&["get", "/"]).status.success().then_some(()));

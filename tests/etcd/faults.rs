@@ -80,25 +80,59 @@ fn etcd_that_stands_still_is_noticed_by_the_first_change_and_by_those_who_only_l
 fn what_was_compacted_away_is_read_anew() {
     let mut cluster = Cluster::start(1);
     let (a, b) = (mesh(&cluster), mesh(&cluster));
-    register(&a, "gone", 1);
-    register(&a, "stays", 1);
-    register(&a, "stays too", 1);
+    for name in ["gone", "stays", "stays-too"] {
+        register(&a, name, 1);
+    }
     eventually("b knows", || (known(&b).len() == 3).then_some(()));
-    cluster.kill(0);
-    eventually("they notice", || (is_stale(&a) && is_stale(&b)).then_some(()));
-    // While nobody listens, things change and their history is lost.
-    cluster.run(0);
-    cluster.serves();
-    cluster.ctl(&["del", "/mesh/v1/instances/s/gone"]);
-    let status = cluster.do_ctl(&["endpoint", "status", "-w", "json"]);
-    let revision = status.split("\"revision\":").nth(1).and_then(|rest| rest.split([',', '}']).next()).expect("a revision");
-    cluster.do_ctl(&["compact", revision]);
+    let resyncs = b.standing().resyncs;
+    cluster.aside(|cluster| {
+        cluster.do_ctl(&["del", "/mesh/v1/instances/s/gone"]);
+        let status = cluster.do_ctl(&["endpoint", "status", "-w", "json"]);
+        let revision = status.split("\"revision\":").nth(1).and_then(|rest| rest.split([',', '}']).next()).expect("a revision");
+        cluster.do_ctl(&["compact", revision]);
+    });
+    register(&a, "after", 2);
     for mesh in [&a, &b] {
-        eventually("it is known", || (known(mesh).len() == 2).then_some(()));
+        eventually("it is known", || (known(mesh).len() == 3 && knows(mesh, "after", 2)).then_some(()));
         becomes_current(mesh);
     }
-    register(&a, "after", 2);
-    eventually("b knows", || knows(&b, "after", 2).then_some(()));
+    assert!(b.standing().resyncs > resyncs);
+    assert_eq!(b.standing().withheld, 0);
+}
+
+#[test]
+fn compaction_under_an_open_watch_takes_nothing_from_it() {
+    let cluster = Cluster::start(1);
+    let (a, b) = (mesh(&cluster), mesh(&cluster));
+    for n in 1..30 {
+        a.register(registration("i", n)).expect("kept");
+        if n % 10 == 0 {
+            let status = cluster.do_ctl(&["endpoint", "status", "-w", "json"]);
+            let revision = status.split("\"revision\":").nth(1).and_then(|rest| rest.split([',', '}']).next()).expect("a revision");
+            cluster.do_ctl(&["compact", revision]);
+        }
+        eventually("b knows", || knows(&b, "i", n).then_some(()));
+    }
+}
+
+#[test]
+fn an_etcd_restored_from_a_backup_takes_back_nothing_that_was_registered_since() {
+    let mut cluster = Cluster::start(1);
+    let (a, b) = (mesh(&cluster), mesh(&cluster));
+    register(&a, "before", 1);
+    cluster.copy("m0", "backup");
+    register(&a, "since", 2);
+    register(&a, "before", 3);
+    eventually("b knows", || (knows(&b, "since", 2) && knows(&b, "before", 3)).then_some(()));
+    cluster.copy("backup", "m0");
+    for mesh in [&a, &b] {
+        eventually("it is doubted", || (mesh.standing().withheld == 1).then_some(()));
+        assert_eq!(known(mesh), [("before".to_owned(), 1), ("since".to_owned(), 2)], "what etcd has counts, what it lacks stays");
+    }
+    register(&b, "since", 2);
+    eventually("it is kept again", || (a.standing().withheld == 0 && b.standing().withheld == 0).then_some(()));
+    register(&b, "before", 4);
+    eventually("a knows", || knows(&a, "before", 4).then_some(()));
 }
 
 #[test]
