@@ -7,18 +7,17 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::Weak;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::anew::ANEW;
 use super::client::Fault;
 use super::doubt::CONFIRM;
 use super::keys::{self, Place};
 use super::shared::{Shared, Snapshot};
 use super::wire::{Decided, Event, Granted, Kind, Line, Ranged, Watched, encoded};
-use super::writing::LOAD;
 use crate::mesh::learning::Trust;
 use crate::mesh::record::{Document, Key, Version};
 use crate::mesh::{Inner, Mesh};
@@ -28,16 +27,14 @@ use crate::model::time::{Clock, Dice, SystemClock, SystemDice, fraction};
 const WATCH: Duration = Duration::from_secs(5);
 /// How long the record of this mesh outlives it, in seconds; it is renewed with every watch.
 const NODE_SECONDS: u64 = 15;
-/// How often everything is read anew in any case.
-const ANEW: Duration = Duration::from_secs(300);
 /// How long small questions may take.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 /// Waits between attempts to reach etcd.
-const SHORTEST: Duration = Duration::from_millis(100);
+pub(super) const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(3);
 
 /// Starts it; it goes on from what was loaded. It ends when the mesh does.
-pub(super) fn start(shared: &Arc<Shared>, mesh: &Mesh, loaded: Snapshot) -> io::Result<()> {
+pub(super) fn start(shared: &Arc<Shared>, mesh: &Mesh, loaded: &Snapshot) -> io::Result<()> {
     let now = SystemClock.now();
     let is_whole = loaded.header.revision > 0;
     let discovery = Discovery {
@@ -51,26 +48,26 @@ pub(super) fn start(shared: &Arc<Shared>, mesh: &Mesh, loaded: Snapshot) -> io::
         failures: 0,
     };
     if is_whole {
-        discovery.cache(&loaded, mesh);
+        discovery.cache(loaded, mesh);
     }
     let thread = thread::Builder::new().name("weft-discovery".to_owned()).spawn(move || discovery.run())?;
     shared.state.with(|state| state.thread = Some(thread.thread().clone()));
     Ok(())
 }
 
-struct Discovery {
-    shared: Arc<Shared>,
-    mesh: Weak<Inner>,
+pub(super) struct Discovery {
+    pub(super) shared: Arc<Shared>,
+    pub(super) mesh: Weak<Inner>,
     /// The revision to go on from.
-    next: u64,
-    cluster: u64,
+    pub(super) next: u64,
+    pub(super) cluster: u64,
     /// When the registry began; 0 when that is not known.
-    born: u64,
+    pub(super) born: u64,
     /// When everything is to be read anew.
-    anew_at: Instant,
+    pub(super) anew_at: Instant,
     /// Something has broken off since it was last looked whether etcd is the one it was.
-    uneasy: bool,
-    failures: u32,
+    pub(super) uneasy: bool,
+    pub(super) failures: u32,
 }
 
 /// How a watch ended.
@@ -100,7 +97,7 @@ impl Discovery {
         }
     }
 
-    fn mesh(&self) -> Option<Mesh> {
+    pub(super) fn mesh(&self) -> Option<Mesh> {
         self.mesh.upgrade().map(|inner| Mesh { inner })
     }
 
@@ -154,77 +151,6 @@ impl Discovery {
         Ok(())
     }
 
-    fn read_anew(&mut self) -> Result<(), Fault> {
-        let snapshot = self.shared.snapshot(SystemClock.now() + 3 * LOAD)?;
-        let Some(mesh) = self.mesh() else { return Ok(()) };
-        let header = snapshot.header;
-        let known = mesh.known();
-        let versions: std::collections::HashMap<&Key, Version> = known.iter().map(|(key, version)| (key, *version)).collect();
-        let is_first = self.cluster == 0;
-        // What was acknowledged after this was read has a version beyond it, and is nothing to wonder about.
-        let went_back = |key: &Key, now: Version| versions.get(key).is_some_and(|known| *known > now && known.0 <= header.revision);
-        let is_other = !is_first
-            && (header.cluster_id != self.cluster
-                || header.revision + 1 < self.next
-                || self.born > 0 && snapshot.born != self.born
-                || snapshot.kept.iter().any(|kept| went_back(&kept.document.key(), kept.version)));
-        let trust = if is_other { Trust::Anyway } else { Trust::Newer };
-        let present: std::collections::HashSet<Key> = snapshot.kept.iter().map(|kept| kept.document.key()).collect();
-        let doubted: std::collections::HashSet<Key> = self.shared.doubts.with(|doubts| doubts.keys().cloned().collect());
-        let cached = if is_first { self.cached() } else { std::collections::HashSet::new() };
-        let was_kept = |key: &Key, version: Version| version > Version::default() || doubted.contains(key) || cached.contains(key);
-        let counted: Vec<&(Key, Version)> = known.iter().filter(|(key, version)| was_kept(key, *version)).collect();
-        let missing: Vec<Key> = counted
-            .iter()
-            .filter(|(key, version)| !present.contains(key) && (is_other || version.0 <= header.revision))
-            .map(|(key, _)| key.clone())
-            .collect();
-        let now = SystemClock.now();
-        let gone = self.shared.doubts.with(|doubts| doubts.judge(&missing, counted.len(), is_other, now));
-        let mut news = 0;
-        for kept in &snapshot.kept {
-            news += usize::from(mesh.learn(kept.document.clone(), kept.version, trust));
-        }
-        for key in &gone {
-            news += usize::from(mesh.learn_gone(key, Version(header.revision), Trust::Anyway));
-        }
-        let withheld: Vec<Key> = self.shared.doubts.with(|doubts| doubts.keys().cloned().collect());
-        for key in &withheld {
-            mesh.learn_unkept(key);
-        }
-        mesh.learned_until(if is_other { Version(u64::MAX) } else { Version(header.revision) });
-        self.shared.state.with(|state| state.nodes.clone_from(&snapshot.nodes));
-        self.shared.resyncs.fetch_add(1, Ordering::Relaxed);
-        if is_other {
-            mesh.tell_of_store(
-                true,
-                format!("etcd is not the one it was: {} of {} instances and policies are not in it", missing.len(), counted.len()),
-            );
-        }
-        if !withheld.is_empty() {
-            mesh.tell_of_store(
-                true,
-                format!("{} instances are not in etcd any more, too many at once to believe it: they stay for now", withheld.len()),
-            );
-        }
-        if news > 0 {
-            log::info!("read anew from etcd: {news} changes");
-        }
-        self.cache(&snapshot, &mesh);
-        (self.next, self.cluster) = (header.revision + 1, header.cluster_id);
-        self.born = snapshot.born;
-        self.anew_at = SystemClock.now() + if withheld.is_empty() { ANEW } else { CONFIRM + SHORTEST };
-        // The one that began anew has to be told when that was.
-        self.uneasy |= self.born == 0;
-        Ok(())
-    }
-
-    /// What the cache has: at a start without etcd, all there is.
-    fn cached(&self) -> std::collections::HashSet<Key> {
-        let documents = self.shared.cache.as_ref().and_then(|cache| cache.documents().ok());
-        documents.unwrap_or_default().iter().map(Document::key).collect()
-    }
-
     /// Keeps the record of this mesh alive.
     fn show_this_node(&self) -> Result<(), Fault> {
         let until = SystemClock.now() + PATIENCE;
@@ -251,20 +177,6 @@ impl Discovery {
             state.nodes.insert(me.id.clone(), me);
         });
         Ok(())
-    }
-
-    fn forget_what_fails(&self) {
-        let Some(mesh) = self.mesh() else { return };
-        let doubtful: Vec<Key> = self.shared.doubts.with(|doubts| doubts.keys().cloned().collect());
-        let failing: std::collections::HashSet<Key> = doubtful.into_iter().filter(|key| mesh.is_failing(key)).collect();
-        if failing.is_empty() {
-            return;
-        }
-        let gone = self.shared.doubts.with(|doubts| doubts.take_failing(|key| failing.contains(key)));
-        for key in &gone {
-            mesh.learn_gone(key, Version(u64::MAX), Trust::Anyway);
-        }
-        self.cache_changes(gone.iter().map(|key| (key, None)), &mesh);
     }
 
     /// Listens for a while, at the first member that lets us.
@@ -398,37 +310,6 @@ impl Discovery {
             self.next = self.next.max(revision + 1);
         }
         self.cache_changes(changes.iter().map(|(key, document)| (key, document.as_ref())), mesh);
-    }
-
-    /// Brings the cache to what was read, and to what is known beside it.
-    fn cache(&self, snapshot: &Snapshot, mesh: &Mesh) {
-        let Some(cache) = &self.shared.cache else { return };
-        let doubtful: std::collections::HashSet<Key> = self.shared.doubts.with(|doubts| doubts.keys().cloned().collect());
-        let mut wanted: std::collections::HashMap<Key, &Document> =
-            snapshot.kept.iter().map(|kept| (kept.document.key(), &kept.document)).collect();
-        let there = match cache.documents() {
-            Ok(there) => there,
-            Err(error) => return mesh.tell_of_store(true, format!("the state directory cannot be read: {error}")),
-        };
-        let mut changes: Vec<(Key, Option<&Document>)> = Vec::new();
-        for document in &there {
-            let key = document.key();
-            match wanted.remove(&key) {
-                Some(new) if new == document => {}
-                Some(new) => changes.push((key, Some(new))),
-                None if doubtful.contains(&key) => {}
-                None => changes.push((key, None)),
-            }
-        }
-        changes.extend(wanted.into_iter().map(|(key, document)| (key, Some(document))));
-        self.cache_changes(changes.iter().map(|(key, document)| (key, *document)), mesh);
-    }
-
-    fn cache_changes<'a>(&self, changes: impl Iterator<Item = (&'a Key, Option<&'a Document>)>, mesh: &Mesh) {
-        let Some(cache) = &self.shared.cache else { return };
-        if let Err(error) = cache.keep_all(changes) {
-            mesh.tell_of_store(true, format!("what is known cannot be kept for a start without etcd: {error}"));
-        }
     }
 
     fn hears_again(&self) {

@@ -5,14 +5,16 @@
 //! An instance with `ttlSeconds` has a lease of its own and ends with it; all others stay until somebody removes them, whatever happens to
 //! the mesh they were registered with. Health, ejection, breakers and load are never shared: every mesh sees for itself.
 //!
-//! A change is acknowledged once etcd has confirmed it, and is refused within two seconds where it cannot ([`writing`]). What others change
-//! is heard by one thread ([`discovery`]), which also says when nothing can be heard: calls then go on with what is known. What is known is
+//! A change is acknowledged once etcd has confirmed it, and is refused within two seconds where it cannot (`writing.rs`). What others change
+//! is heard by one thread (`discovery.rs`), which also says when nothing can be heard: calls then go on with what is known. What is known is
 //! kept in a directory too, if there is one, so that a mesh can start while etcd is away.
 //!
 //! How far this goes is worked out in [`scale`].
 
 mod config;
 
+#[cfg(feature = "etcd")]
+mod anew;
 #[cfg(feature = "etcd")]
 mod client;
 #[cfg(feature = "etcd")]

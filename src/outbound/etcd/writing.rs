@@ -17,7 +17,7 @@ use super::client::Fault;
 use super::discovery;
 use super::keys::{self, Kept};
 use super::leases::{Heartbeat, Leases};
-use super::shared::{Shared, Snapshot};
+use super::shared::Shared;
 use super::wire::{Decided, Done, Granted, Line, encoded};
 use crate::mesh::Mesh;
 use crate::mesh::ports::{Refused, Standing, Store, StoreError};
@@ -189,7 +189,7 @@ impl Store for Etcd {
 
     fn follow(&self, mesh: &Mesh) -> io::Result<()> {
         let loaded = self.shared.state.with(|state| state.loaded.take());
-        discovery::start(&self.shared, mesh, loaded.unwrap_or_else(Snapshot::default))
+        discovery::start(&self.shared, mesh, &loaded.unwrap_or_default())
     }
 
     fn standing(&self) -> Standing {
