@@ -25,9 +25,9 @@
 //! | floor | what lives there |
 //! |---|---|
 //! | [`model`] | the words: names, instances, calls, errors, time and chance |
-//! | [`policy`] and [`telemetry`] | pure decisions; counters, histograms, events |
+//! | [`policy`] and [`telemetry`] | pure decisions; counters, histograms, events, trace context, what is shown of single calls |
 //! | [`mesh`] | shared state, every lock on it, and the call machine ([`mesh::call`] is the life of a call on one page) |
-//! | [`outbound`] | what touches the outer world: ureq, host names, health checks, copies of calls, the registry on disk |
+//! | [`outbound`] | what touches the outer world: ureq, whom it trusts, host names, health checks, copies of calls, spans, the access log, the registry on disk |
 //! | [`contract`] | what the HTTP API promises: paths and scopes, bodies, errors as answers |
 //! | [`api`] and [`edge`] | the two doors: tiny_http with its workers and handlers; the event loops that own the public port, and run calls |
 //! | [`server`] | both doors together: start, drain, watch |

@@ -77,6 +77,8 @@ const PLACES: &[Place] = &[
             "src/model/sync.rs",
             "src/model/time.rs",
             "src/telemetry/events.rs",
+            "src/telemetry/traces.rs",
+            "src/telemetry/taps.rs",
             "src/mesh/mod.rs",
             "src/mesh/registry.rs",
             "src/mesh/cluster.rs",
@@ -89,6 +91,7 @@ const PLACES: &[Place] = &[
             "src/edge/mail.rs",
             "src/edge/shared.rs",
             "src/server/mod.rs",
+            "src/outbound/trust.rs",
         ],
         tests_are_free: false,
         instead: "keep the state where the locks are; a new lock earns its place in this table",
@@ -108,7 +111,14 @@ const PLACES: &[Place] = &[
     },
     Place {
         words: &["ureq"],
-        within: &["src/outbound/upstream.rs", "src/outbound/connection.rs", "src/outbound/etcd/line.rs"],
+        // The exporter of spans has a thread and an agent of its own: what it sends is no attempt.
+        within: &[
+            "src/outbound/upstream.rs",
+            "src/outbound/connection.rs",
+            "src/outbound/securing.rs",
+            "src/outbound/otlp.rs",
+            "src/outbound/etcd/line.rs",
+        ],
         tests_are_free: false,
         instead: "go through `mesh::ports::Transport`",
     },
@@ -120,10 +130,16 @@ const PLACES: &[Place] = &[
     },
     Place { words: &["httparse"], within: &["src/edge/http1/"], tests_are_free: false, instead: "bytes become heads in one place" },
     Place {
-        words: &["rustls", "webpki_roots"],
-        within: &["src/edge/tls.rs"],
+        words: &["rustls", "webpki", "webpki_roots"],
+        within: &[
+            "src/outbound/certificates.rs",
+            "src/outbound/trust.rs",
+            "src/outbound/securing.rs",
+            "src/edge/tls.rs",
+            "src/edge/acceptor.rs",
+        ],
         tests_are_free: false,
-        instead: "lines know plain bytes only",
+        instead: "lines and clients know plain bytes only",
     },
     Place {
         words: &["rustix"],
@@ -134,6 +150,10 @@ const PLACES: &[Place] = &[
             "src/api/server.rs",
             "src/edge/socket.rs",
             "src/edge/gate.rs",
+            // Who may read a key depends on who we are.
+            "src/outbound/certificates.rs",
+            // A clock that only systemd asks for.
+            "src/app/supervisor.rs",
         ],
         tests_are_free: false,
         instead: "sockets are opened and judged, and the state directory is locked, in these files",
@@ -237,7 +257,7 @@ const MANY_LINES: usize = 350;
 /// The longer ones: how many lines they may have, and why they stay in one piece.
 const LONG: &[(&str, usize, &str)] = &[(
     "src/mesh/call.rs",
-    560,
+    600,
     "the life of a call, whole, on one page: split, nobody would see that every way through it gives back what it took",
 )];
 

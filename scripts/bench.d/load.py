@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import subprocess
+import sys
 import time
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from programs import on_path
 from running import UNANSWERED, Request, Running, Trouble, Workload, ask_on
@@ -24,6 +27,8 @@ class Round:
 
 
 def measure(running: Running, workload: Workload, connections: int, seconds: int) -> Round:
+    if workload.handshakes:
+        return shake(running, connections, seconds)
     request = running.target.request(workload)
     with held_open(running.port, request, workload.idle_connections):
         before = running.cpu_us()
@@ -49,6 +54,26 @@ def measure(running: Running, workload: Workload, connections: int, seconds: int
     )
 
 
+def shake(running: Running, connections: int, seconds: int) -> Round:
+    """Handshakes and nothing else; what stands for a request is one of them."""
+    client = Path(__file__).resolve().parent / "handshakes.py"
+    before = running.cpu_us()
+    said = subprocess.run(
+        [sys.executable, client, str(running.port), str(connections), str(seconds)], capture_output=True, text=True, timeout=60 + seconds
+    )
+    cpu, pss = running.cpu_us() - before, running.pss_mib()
+    if said.returncode != 0 or (found := json.loads(said.stdout))["count"] == 0:
+        raise Trouble(f"makes no handshake:\n{said.stdout}{said.stderr}")
+    return Round(
+        requests_per_s=found["count"] / seconds,
+        p50_ms=found["p50"],
+        p99_ms=found["p99"],
+        cpu_us_per_request=cpu / found["count"],
+        pss_mib=pss,
+        errors=[f"handshakes that failed {found['errors']}, as by {found['first_error']}"] * bool(found["errors"]),
+    )
+
+
 def wrk(running: Running, request: Request, connections: int, seconds: int) -> tuple[str, int | None]:
     """wrk's report, and how many connections had been answered shortly before its end (None when that cannot be seen)."""
     script = running.directory / "wrk.lua"
@@ -58,7 +83,7 @@ def wrk(running: Running, request: Request, connections: int, seconds: int) -> t
     )
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script]
     load = subprocess.Popen(
-        [*command, f"http://127.0.0.1:{running.port}{request.path}"],
+        [*command, f"http{'s' * running.target.secured}://127.0.0.1:{running.port}{request.path}"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )
     try:

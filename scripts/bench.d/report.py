@@ -16,7 +16,9 @@ def row(workload: str, connections: int, target: str, rounds: dict[str, list[Rou
         return median(getattr(r, figure) for (r,) in clean(zip(rounds[target])))
 
     def ratio(baseline: str) -> float | None:
-        pairs = clean(zip(rounds[target], rounds.get(baseline, [])))
+        # Who speaks TLS is compared with who does.
+        kind = "-tls" * target.endswith("-tls")
+        pairs = clean(zip(rounds[target], rounds.get(baseline + kind, [])))
         ratios = [ours.cpu_us_per_request / theirs.cpu_us_per_request for ours, theirs in pairs if theirs.cpu_us_per_request]
         return median(ratios) if ratios else None
 
@@ -48,21 +50,21 @@ def progress(text: str) -> None:
 
 def print_footprints(footprints: dict[str, dict]) -> None:
     progress("")
-    print(f"\n{'footprint':<10}{'idle MiB':>10}{'size MiB':>10}{'start ms':>10}")
+    print(f"\n{'footprint':<13}{'idle MiB':>10}{'size MiB':>10}{'start ms':>10}")
     for name, f in footprints.items():
         note = "" if f["stripped"] else "  (not stripped)"
-        print(f"{name:<10}{f['idle_pss_mib']:>10.2f}{f['size_bytes'] / 2**20:>10.2f}{f['start_ms']:>10.1f}{note}")
+        print(f"{name:<13}{f['idle_pss_mib']:>10.2f}{f['size_bytes'] / 2**20:>10.2f}{f['start_ms']:>10.1f}{note}")
 
 
 def print_load(title: str, rows: list[dict]) -> None:
     progress("")
     ratios = "".join(f"{'/' + baseline:>10}" for baseline in BASELINES)
-    print(f"\n{title}\n{'':<10}{'requests/s':>12}{'p50 ms':>10}{'p99 ms':>10}{'CPU us/req':>12}{'PSS MiB':>10}{ratios}")
+    print(f"\n{title}\n{'':<13}{'requests/s':>12}{'p50 ms':>10}{'p99 ms':>10}{'CPU us/req':>12}{'PSS MiB':>10}{ratios}")
     for r in rows:
         ratios = "".join(f"{'-' if ratio is None else f'{ratio:.2f}':>10}" for ratio in r["cpu_ratio"].values())
         name = r["target"] + " !" * bool(r["errors"])
         print(
-            f"{name:<10}{r['requests_per_s']:>12,.0f}{r['p50_ms']:>10.3f}{r['p99_ms']:>10.2f}"
+            f"{name:<13}{r['requests_per_s']:>12,.0f}{r['p50_ms']:>10.3f}{r['p99_ms']:>10.2f}"
             f"{r['cpu_us_per_request']:>12.1f}{r['pss_mib']:>10.2f}{ratios}"
         )
     for r in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import os
 import random
@@ -9,6 +10,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import string
 import subprocess
 import tempfile
@@ -42,6 +44,7 @@ class Workload:
 
     requests: dict[str, Request]
     idle_connections: int = 0
+    handshakes: bool = False  # nothing but handshakes, each on a connection of its own
     answers: str | None = ANSWER  # what every answer must be; None where it is each target's own, or too long to compare
 
 
@@ -56,6 +59,7 @@ class Target:
     ready: Request = Request("GET", "/")
     files: dict[str, int] = field(default_factory=dict)  # put into the directory it runs in, with so many bytes each
     register: Request | None = None  # sent once when it is ready; ${upstream} is filled in
+    secured: bool = False  # it speaks TLS, by the certificate and the key in door.pem
     version: str = ""  # the argument that makes it print its version
 
     def request(self, workload: Workload) -> Request | None:
@@ -104,6 +108,9 @@ class Running:
             template = string.Template((CONFIGS / self.target.config).read_text())
             text = template.substitute(port=self.port, upstream=self.upstream, answer=ANSWER, connections=MOST_CONNECTIONS)
             (self.directory / self.target.config).write_text(text)
+        if self.target.secured:
+            (self.directory / "door.pem").touch(0o600)
+            (self.directory / "door.pem").write_text(door())
         for name, size in self.target.files.items():
             path = self.directory / name
             path.parent.mkdir(exist_ok=True)
@@ -121,7 +128,7 @@ class Running:
             )
         while True:
             try:
-                status, _ = ask(self.port, self.target.ready)
+                status, _ = ask(self.port, self.target.ready, self.target.secured)
                 if status == 200:
                     break
             except UNANSWERED:
@@ -145,7 +152,7 @@ class Running:
 
     def _ask(self, request: Request) -> tuple[int, str]:
         try:
-            return ask(self.port, request)
+            return ask(self.port, request, self.target.secured)
         except UNANSWERED as error:
             raise Trouble(f"does not answer {request.method} {request.path}: {error!r}") from None
 
@@ -186,8 +193,30 @@ def free_port() -> int:
                 return port
 
 
-def ask(port: int, request: Request) -> tuple[int, str]:
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+@functools.cache
+def door() -> str:
+    """A certificate for nobody in particular and its key, the same for all targets."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        key, certificate = Path(directory, "key"), Path(directory, "certificate")
+        command = ["openssl", "req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-newkey", "ec",
+                   "-pkeyopt", "ec_paramgen_curve:prime256v1", "-keyout", key, "-out", certificate]
+        try:
+            made = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError:
+            raise Trouble("needs openssl for its certificate: apt-get install openssl") from None
+        if made.returncode != 0:
+            raise Trouble(f"has no certificate; openssl said:\n{made.stderr}")
+        return certificate.read_text() + key.read_text()
+
+
+def ask(port: int, request: Request, secured: bool = False) -> tuple[int, str]:
+    if secured:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    with closing(connection):
         return ask_on(connection, request)
 
 

@@ -1,9 +1,11 @@
 //! The API server: tiny_http, a fixed pool of workers, and a handler for each row of the router's table.
 
 mod calls;
+mod dashboard;
 mod exchange;
 mod instances;
 mod observe;
+mod overview;
 mod policies;
 mod server;
 
@@ -14,12 +16,14 @@ use serde_json::Value;
 
 pub use server::{ApiServer, ask};
 
+use overview::Glance;
+
 use crate::contract::answer::{Answer, ApiError};
 use crate::contract::browser;
 use crate::contract::request::Request;
 use crate::contract::router::{self, Found, Handler, Route};
 use crate::mesh::Mesh;
-use crate::model::sync::Published;
+use crate::model::sync::{Locked, Published};
 use crate::telemetry::doors::DoorCounters;
 
 /// What handlers share.
@@ -33,6 +37,8 @@ pub struct Api {
     effective: Published<Arc<Value>>,
     /// What the edge counts.
     doors: Arc<DoorCounters>,
+    /// Guarded: the last overview that was made, for those who ask within a moment of one another.
+    glance: Locked<Option<Glance>>,
 }
 
 /// What a request comes to before it is handled.
@@ -47,7 +53,7 @@ impl Api {
     /// Handlers for `mesh`. `loopback`: the door listens on loopback only. `effective` is what `/config` shows.
     pub fn new(mesh: &Mesh, loopback: bool, effective: Value, doors: Arc<DoorCounters>) -> Self {
         let effective = Published::new(Arc::new(effective));
-        Self { mesh: mesh.clone(), ready: AtomicBool::new(true), loopback, effective, doors }
+        Self { mesh: mesh.clone(), ready: AtomicBool::new(true), loopback, effective, doors, glance: Locked::default() }
     }
 
     /// Replaces what `/config` shows.
@@ -71,7 +77,7 @@ impl Api {
                 }
             }
             Found::WrongMethod(allowed) => Routed::Refused(ApiError::WrongMethod(allowed).into()),
-            Found::Nothing => Routed::Refused(not_found(request)),
+            Found::Nothing => Routed::Refused(nothing_here(request)),
         }
     }
 
@@ -96,6 +102,12 @@ impl Api {
             Handler::SetBreaker => self.set_breaker(first, request),
             Handler::Events => self.events(request),
             Handler::Nodes => Ok(self.nodes()),
+            Handler::Overview => self.overview(request),
+            Handler::ServiceOverview => self.service_overview(first, request),
+            Handler::Dashboard => Ok(dashboard::page(request)),
+            Handler::Traces => self.traces(request),
+            // What streams is held by the edge; only HEAD comes here.
+            Handler::Tap => Ok(Answer::new(200, "application/x-ndjson", "")),
             Handler::Config => Ok(Answer::pretty(&*self.effective.read(Arc::clone))),
             Handler::Health => Ok(self.health()),
             Handler::Ready => Ok(self.readiness(200)),
@@ -115,13 +127,10 @@ impl Api {
     }
 }
 
-/// The documented words for a plain client, JSON for one that asks for it.
-fn not_found(request: &Request) -> Answer {
-    let reason = crate::model::Reason::NotFound;
-    let answer = if request.accepts("application/json") {
-        Answer { status: 404, ..Answer::json(&serde_json::json!({"error": "Service Mesh - Not Found", "reason": reason.word()})) }
-    } else {
-        Answer::new(404, "text/plain; charset=utf-8", "Service Mesh - Not Found")
-    };
-    answer.with("x-mesh-reason", reason.word())
+/// The dashboard for a browser that comes in by the front, else the documented words.
+fn nothing_here(request: &Request) -> Answer {
+    if request.path() == "/" && matches!(&*request.method, "GET" | "HEAD") && request.accepts("text/html") {
+        return Answer::empty(302).with("location", "/dashboard").with("cache-control", "no-store");
+    }
+    Answer::nothing_here(request.accepts("application/json"))
 }

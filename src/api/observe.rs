@@ -1,5 +1,7 @@
 //! What there is to see: metrics, services, explanations, events, health of the mesh itself.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::json;
 
@@ -10,6 +12,10 @@ use crate::mesh::view::{InstanceView, ServiceView};
 use crate::model::{Invalid, shown};
 use crate::telemetry::doors::DoorReport;
 use crate::telemetry::report::{RegistryReport, Report};
+use crate::telemetry::traces::Query;
+
+/// How many calls `/traces` shows unless it is asked for more or fewer.
+const TRACES: u64 = 100;
 
 /// Everything that is counted, the doors included.
 #[derive(Serialize)]
@@ -89,6 +95,26 @@ impl Api {
 
     pub(super) fn explain(&self, name: &str) -> Result<Answer, ApiError> {
         self.mesh.explain(name).map(|explanation| Answer::pretty(&explanation)).ok_or_else(|| ApiError::NoSuchService(name.to_owned()))
+    }
+
+    /// Calls that were sampled, failed or were slow.
+    pub(super) fn traces(&self, request: &Request) -> Result<Answer, ApiError> {
+        let number = |name: &'static str, default: u64| match request.parameter(name) {
+            None => Ok(default),
+            Some(text) => text.parse::<u64>().map_err(|_| Invalid::new(name, format!("{} is not a number", shown(&text)))),
+        };
+        let failed = match request.parameter("failed").as_deref() {
+            None | Some("false") => false,
+            Some("true" | "") => true,
+            Some(other) => return Err(Invalid::new("failed", format!("{} is neither true nor false", shown(other))).into()),
+        };
+        let query = Query {
+            service: request.parameter("service"),
+            failed,
+            at_least: Duration::from_millis(number("slowerThanMs", 0)?),
+            limit: usize::try_from(number("limit", TRACES)?).unwrap_or(usize::MAX),
+        };
+        Ok(Answer::pretty(&self.mesh.traces(&query)))
     }
 
     pub(super) fn events(&self, request: &Request) -> Result<Answer, ApiError> {

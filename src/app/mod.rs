@@ -9,18 +9,25 @@ macro_rules! say {
 }
 
 mod demo;
+mod logger;
 mod sample;
 mod state;
+mod supervisor;
+mod tap;
 
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{self, ExitCode};
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use simplelog::{ConfigBuilder, WriteLogger};
+
+use tap::TapError;
+
+use supervisor::Supervisor;
 
 use crate::config::{Arguments, Backend, Command, Config, ConfigError, usage};
 use crate::mesh::Mesh;
@@ -28,13 +35,15 @@ use crate::outbound::BuildError;
 #[cfg(feature = "etcd")]
 use crate::outbound::etcd::Etcd;
 use crate::outbound::store::{Disk, StateError};
-use crate::server::{InvokeOn, Server, StartError};
+use crate::outbound::trust::Trust;
+use crate::server::{Acceptor, Address, InvokeOn, Server, StartError};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
         Err(error) => {
+            log::logger().flush();
             // Whoever reads only the exit code may have closed the rest.
             let _ = writeln!(io::stderr(), "weft: {error}");
             error.code()
@@ -50,18 +59,23 @@ enum Fatal {
     Build(BuildError),
     State(StateError),
     Start(StartError),
+    Tap(TapError),
     Io(io::Error),
 }
 
 impl Fatal {
     fn code(&self) -> ExitCode {
         match self {
-            Self::Usage(_) | Self::Config(_) | Self::Build(BuildError::Invalid(_)) | Self::Start(StartError::Invalid(_)) => {
-                ExitCode::from(2)
-            }
+            Self::Usage(_)
+            | Self::Tap(TapError::Usage(_))
+            | Self::Config(_)
+            | Self::Build(BuildError::Invalid(_))
+            | Self::Start(StartError::Invalid(_)) => ExitCode::from(2),
             Self::Start(StartError::Listen(..)) => ExitCode::from(3),
             Self::State(_) | Self::Build(BuildError::Store(_)) => ExitCode::from(4),
-            Self::Build(BuildError::Thread(_)) | Self::Start(StartError::Thread(_)) | Self::Io(_) => ExitCode::from(1),
+            Self::Build(BuildError::Thread(_)) | Self::Start(StartError::Thread(_)) | Self::Tap(TapError::Mesh(_)) | Self::Io(_) => {
+                ExitCode::from(1)
+            }
         }
     }
 }
@@ -69,7 +83,7 @@ impl Fatal {
 impl fmt::Display for Fatal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(why) => f.write_str(why),
+            Self::Usage(why) | Self::Tap(TapError::Usage(why) | TapError::Mesh(why)) => f.write_str(why),
             Self::Config(error) => error.fmt(f),
             Self::Build(error) => error.fmt(f),
             Self::State(error) => error.fmt(f),
@@ -98,15 +112,23 @@ fn run() -> Result<ExitCode, Fatal> {
         Command::Config { annotated: true } => say!("{}", load()?.annotated().trim_end()),
         Command::Config { annotated: false } => say!("{:#}", load()?.effective()),
         Command::State(what, path) => state::run(*what, path, &load()?)?,
+        Command::Tap(words) => tap::run(words).map_err(Fatal::Tap)?,
         Command::Serve => return serve(&arguments, &load()?, |_, _| Ok(())),
-        Command::Demo { traffic } => return serve(&arguments, &load()?, |_, server| demo::start(server, *traffic)),
+        Command::Demo { traffic } => {
+            let config = load()?;
+            if !config.server.tls_cert.is_empty() || !config.server.admin_listen.is_empty() {
+                return Err(Fatal::Usage("the demonstration is of one plain door; leave out tlsCert and adminListen".to_owned()));
+            }
+            return serve(&arguments, &config, |_, server| demo::start(server, *traffic));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Starts the mesh and its server, then whatever `also` starts, and runs until a signal.
 fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Server) -> io::Result<()>) -> Result<ExitCode, Fatal> {
-    start_log(config);
+    logger::start()?;
+    log::set_max_level(config.general.log.into());
     // Before anything else starts, so that no signal is missed.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let mesh = build(config)?;
@@ -114,13 +136,19 @@ fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Serve
     mesh.announce_at(server.addresses().iter().map(ToString::to_string).collect());
     announce(config, &server);
     also(&mesh, &server)?;
+    let supervisor = Supervisor::of_environment();
+    supervisor.say("READY=1\nSTATUS=serving");
+    supervisor.reassure(server.pulse())?;
 
     for signal in signals.forever() {
         if signal != SIGHUP {
             break;
         }
+        supervisor.say(&supervisor::reloading());
         reload(arguments, config, &mesh, &server);
+        supervisor.say("READY=1\nSTATUS=serving");
     }
+    supervisor.say("STOPPING=1\nSTATUS=finishing what runs");
 
     log::info!("stopping: running calls may finish for {} ms; a second signal stops at once", config.server.drain_timeout_ms.0);
     thread::Builder::new().name("weft-signals".to_owned()).spawn(move || {
@@ -131,12 +159,17 @@ fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Serve
     let (delay, timeout) = (config.server.drain_delay_ms.duration(), config.server.drain_timeout_ms.duration());
     let finished = server.drain(delay, timeout);
     mesh.leave_store();
+    mesh.flush(FLUSH);
     if !finished {
         log::warn!("stopped with calls unfinished");
     }
+    log::logger().flush();
     // What is left are idle connections and threads that wait on them; the system clears them away faster than we could.
     process::exit(i32::from(!finished))
 }
+
+/// How long spans and lines of the access log may take to be delivered at the end.
+const FLUSH: Duration = Duration::from_secs(2);
 
 fn build(config: &Config) -> Result<Mesh, Fatal> {
     let settings = config.mesh();
@@ -144,6 +177,7 @@ fn build(config: &Config) -> Result<Mesh, Fatal> {
         .defaults(settings.defaults)
         .services(settings.services)
         .upstreams(settings.upstreams)
+        .telemetry(settings.telemetry)
         .limits(settings.max_services, settings.max_instances_per_service);
     let directory = Some(Path::new(&config.general.state_dir)).filter(|path| !path.as_os_str().is_empty());
     match (config.registry.backend, directory) {
@@ -170,8 +204,13 @@ fn register_listed(mesh: &Mesh, config: &Config) {
 
 /// Says where the mesh listens and what is on.
 fn announce(config: &Config, server: &Server) {
-    let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
-    say!("weft {} listens on {}", env!("CARGO_PKG_VERSION"), addresses.join(" and "));
+    let secured = !config.server.tls_cert.is_empty();
+    let urls = |addresses: &[Address]| addresses.iter().map(|address| address.url(secured)).collect::<Vec<_>>().join(" and ");
+    let admin = match urls(&server.admin_addresses()) {
+        admin if admin.is_empty() => admin,
+        admin => format!(" for calls, and on {admin} for the rest"),
+    };
+    say!("weft {} listens on {}{admin}", env!("CARGO_PKG_VERSION"), urls(&server.addresses()));
     let registry = match (config.registry.backend, config.general.state_dir.as_str()) {
         (Backend::Etcd, _) => format!("registry in etcd at {}", config.registry.etcd.endpoints.join(" and ")),
         (Backend::Local, "") => "registry in memory".to_owned(),
@@ -185,14 +224,18 @@ fn announce(config: &Config, server: &Server) {
             format!("/invoke runs on workers: {calls} of {} make calls (blocking, with sleeping backoff)", config.server.workers)
         }
     };
-    say!("{calls}; {registry}; {tls}; no tokens: whoever reaches it may use it");
+    let who = match config.server.tls_client_ca.as_str() {
+        "" => "whoever reaches it may use it",
+        _ => "whoever has a certificate may use it",
+    };
+    say!("{calls}; {registry}; {tls}; no tokens: {who}");
 }
 
 /// Takes over a changed configuration. A bad one changes nothing and says why.
 fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server) {
     let new = match Config::load(arguments, std::env::vars_os()) {
         Ok(new) => new,
-        Err(error) => return log::error!("configuration not reloaded, nothing has changed: {error}"),
+        Err(error) => return not_reloaded(&error),
     };
     if new.server != running.server {
         log::warn!("settings of the server itself (such as listen and workers) change only with a restart");
@@ -200,17 +243,28 @@ fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server)
     if new.general.state_dir != running.general.state_dir || new.registry != running.registry {
         log::warn!("the state directory and the registry's place change only with a restart");
     }
-    if let Err(fault) = mesh.reconfigure(new.mesh()) {
-        return log::error!("configuration not reloaded, nothing has changed: {fault}");
+    if new.telemetry != running.telemetry {
+        log::warn!("how single calls are looked at (telemetry) changes only with a restart");
     }
+    // First everything is read, so that what is bad in one place changes nothing in another.
+    let acceptor = Acceptor::read(&running.server);
+    let (acceptor, trust) = match acceptor.and_then(|acceptor| Ok((acceptor, Trust::read(&new.upstreams)?))) {
+        Ok(read) => read,
+        Err(fault) => return not_reloaded(&fault),
+    };
+    if let Err(fault) = mesh.reconfigure(new.mesh()) {
+        return not_reloaded(&fault);
+    }
+    server.use_acceptor(acceptor.as_ref());
+    Trust::of(mesh).change(trust);
     register_listed(mesh, &new);
     log::set_max_level(new.general.log.into());
-    server.set_effective(Config { server: running.server.clone(), registry: running.registry.clone(), ..new }.effective());
+    server.set_effective(
+        Config { server: running.server.clone(), registry: running.registry.clone(), telemetry: running.telemetry.clone(), ..new }
+            .effective(),
+    );
 }
 
-fn start_log(config: &Config) {
-    let format = ConfigBuilder::new().set_time_format_rfc3339().add_filter_allow_str("weft").build();
-    // Fails only when there is a logger already.
-    let _ = WriteLogger::init(log::LevelFilter::Trace, format, io::stderr());
-    log::set_max_level(config.general.log.into());
+fn not_reloaded(why: &dyn fmt::Display) {
+    log::error!("configuration not reloaded, nothing has changed: {why}");
 }

@@ -30,6 +30,8 @@ pub enum Command {
     Check(PathBuf),
     /// Look at a state directory, or move what is kept there; the directory comes second.
     State(StateCommand, PathBuf),
+    /// Show calls of a running mesh as they happen; the words after it are its own.
+    Tap(Vec<OsString>),
     /// Print the version.
     Version,
     /// Print how to use the program.
@@ -58,7 +60,7 @@ pub struct Arguments {
     pub settings: Sourced,
 }
 
-const COMMANDS: [&str; 7] = ["serve", "demo", "config", "check", "state", "version", "help"];
+const COMMANDS: [&str; 8] = ["serve", "demo", "config", "check", "state", "tap", "version", "help"];
 
 impl Arguments {
     /// Reads a command line without the program's name.
@@ -83,6 +85,11 @@ impl Arguments {
                     read.command = Command::Config { annotated: true };
                 }
                 Arg::Long("traffic") if matches!(read.command, Command::Demo { .. }) => read.command = Command::Demo { traffic: true },
+                Arg::Value(word) if !named && word == "tap" => {
+                    let rest = parser.raw_args().map_err(|error| error.to_string())?;
+                    read.command = Command::Tap(rest.collect());
+                    return Ok(read);
+                }
                 Arg::Value(word) if !named && word == "state" => (named, is_state) = (true, true),
                 Arg::Value(word) if is_state => {
                     is_state = false;
@@ -213,6 +220,8 @@ Commands:
   check FILE          check a configuration file
   state show DIR      print what a state directory keeps; export DIR prints it as JSON, import DIR reads that from stdin;
                       instead of DIR also etcd, as configured (with --etcd or --config)
+  tap                 show calls of a running mesh as they happen: --url, --token-file, --service, --status 5xx, --slower-than-ms,
+                      --limit, --json
   version, help
 
 Flags (each also a variable, --drain-timeout-ms is WEFT_DRAIN_TIMEOUT_MS, and a key of the file, drainTimeoutMs):

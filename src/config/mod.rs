@@ -21,6 +21,7 @@ use crate::model::{Invalid, Registration, ServiceName, closest, shown};
 use crate::outbound::etcd;
 use crate::policy::{self, Policy, upstreams};
 use crate::server;
+use crate::telemetry::onlookers;
 
 settings! {
     /// What concerns the program as a whole.
@@ -106,6 +107,8 @@ pub struct Config {
     pub registry: Registry,
     /// Which addresses instances may have.
     pub upstreams: upstreams::Config,
+    /// How single calls are looked at.
+    pub telemetry: onlookers::Config,
     /// Settings of every service that names none of its own, as they were written.
     pub defaults: Value,
     /// Settings of single services, as they were written.
@@ -138,6 +141,7 @@ impl Default for Config {
             general: General::default(),
             registry: Registry::default(),
             upstreams: upstreams::Config::default(),
+            telemetry: onlookers::Config::default(),
             defaults: Value::Object(Map::new()),
             services: BTreeMap::new(),
             instances: Vec::new(),
@@ -202,6 +206,7 @@ impl Config {
                 key if general_keys.contains_key(key) => drop(general.insert(key.to_owned(), value.clone())),
                 "registry" => config.registry = under("registry", policy::read(value, &config.registry))?,
                 "upstreams" => config.upstreams = under("upstreams", policy::read(value, &config.upstreams))?,
+                "telemetry" => config.telemetry = under("telemetry", policy::read(value, &config.telemetry))?,
                 "defaults" => {
                     under("defaults", Policy::from_json(value))?;
                     config.defaults = value.clone();
@@ -226,9 +231,10 @@ impl Config {
         let mut faults = Vec::new();
         config.server.check("", &mut faults);
         config.general.check("", &mut faults);
+        config.telemetry.check("telemetry", &mut faults);
         match faults.into_iter().next() {
             Some(fault) => Err(fault),
-            None => Ok(config),
+            None => config.telemetry.check_together().map(|()| config),
         }
     }
 
@@ -238,6 +244,7 @@ impl Config {
             defaults: self.defaults.clone(),
             services: self.services.clone(),
             upstreams: self.upstreams.clone(),
+            telemetry: self.telemetry.clone(),
             max_services: self.general.max_services,
             max_instances_per_service: self.general.max_instances_per_service,
         }
@@ -259,6 +266,7 @@ impl Config {
         let json = |value: serde_json::Result<Value>| value.unwrap_or_default();
         all.insert("registry".to_owned(), json(serde_json::to_value(&self.registry)));
         all.insert("upstreams".to_owned(), json(serde_json::to_value(&self.upstreams)));
+        all.insert("telemetry".to_owned(), json(serde_json::to_value(&self.telemetry)));
         // Checked when it was read.
         all.insert("defaults".to_owned(), json(serde_json::to_value(Policy::from_json(&self.defaults).unwrap_or_default())));
         all.insert("services".to_owned(), json(serde_json::to_value(&self.services)));
@@ -277,6 +285,8 @@ impl Config {
         self.registry.annotate(&mut registry, 1);
         let mut upstreams = String::new();
         self.upstreams.annotate(&mut upstreams, 1);
+        let mut telemetry = String::new();
+        self.telemetry.annotate(&mut telemetry, 1);
         let mut defaults = String::new();
         Policy::from_json(&self.defaults).unwrap_or_default().annotate(&mut defaults, 1);
         let services = serde_json::to_string(&self.services).unwrap_or_default();
@@ -288,6 +298,7 @@ impl Config {
             inside(&self.general),
             format!(",\n  // Where the registry is kept. It changes only with a restart.\n  \"registry\": {registry}"),
             format!(",\n  // Which addresses instances may have. Link-local, multicast and unspecified ones never may.\n  \"upstreams\": {upstreams},\n"),
+            format!("  // How single calls are looked at: traces, spans, the access log, taps.\n  \"telemetry\": {telemetry},\n"),
             format!("  // Settings of every service that names none of its own.\n  \"defaults\": {defaults},\n"),
             format!("  // Settings of single services by name, each with the keys of \"defaults\" it changes.\n  \"services\": {services},\n"),
             "  // Instances that are registered at the start and at each reload, each as for POST /register. They are not written to the state\n".to_owned(),
@@ -297,7 +308,7 @@ impl Config {
     }
 }
 
-const SECTIONS: [&str; 5] = ["registry", "upstreams", "defaults", "services", "instances"];
+const SECTIONS: [&str; 6] = ["registry", "upstreams", "telemetry", "defaults", "services", "instances"];
 
 fn keys_of(group: &impl serde::Serialize) -> Map<String, Value> {
     match serde_json::to_value(group) {

@@ -31,6 +31,17 @@ impl Answer {
         Self { status, headers: Headers::new(), body: Vec::new() }
     }
 
+    /// That nothing is at that path: the documented words for a plain client, JSON for one that asks for it.
+    pub fn nothing_here(as_json: bool) -> Self {
+        let reason = Reason::NotFound.word();
+        let answer = if as_json {
+            Self { status: 404, ..Self::json(&json!({"error": "Service Mesh - Not Found", "reason": reason})) }
+        } else {
+            Self::new(404, "text/plain; charset=utf-8", "Service Mesh - Not Found")
+        };
+        answer.with("x-mesh-reason", reason)
+    }
+
     /// JSON on one line.
     pub fn json(value: &impl Serialize) -> Self {
         Self::of_json(serde_json::to_vec(value))

@@ -96,6 +96,12 @@ pub fn watched(method: &str, target: &str) -> Option<(String, u64, Duration)> {
     Some((service.to_owned(), seen, wait.min(super::request::MAX_WAIT)))
 }
 
+/// What a tap asks for.
+pub fn tapped(method: &str, target: &str) -> Option<Vec<(String, String)>> {
+    let path = target.split('?').next().unwrap_or_default();
+    (method == "GET" && path == "/tap").then(|| super::request::parameters(target))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

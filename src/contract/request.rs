@@ -33,14 +33,17 @@ impl Request {
 
     /// The parameters of the query, percent-decoded, in order.
     pub fn query(&self) -> Vec<(String, String)> {
-        let query = self.target.split_once('?').map_or("", |(_, query)| query);
-        let pairs = query.split('&').filter(|pair| !pair.is_empty());
-        pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(key, value)| (decoded(key), decoded(value))).collect()
+        parameters(&self.target)
     }
 
     /// One parameter of the query.
     pub fn parameter(&self, name: &str) -> Option<String> {
         self.query().into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    /// Whether the client has what `tag` stands for (RFC 9110 §13.1.2).
+    pub fn has(&self, tag: &str) -> bool {
+        self.headers.first("if-none-match").is_some_and(|tags| tags.split(',').any(|known| known.trim().trim_start_matches("W/") == tag))
     }
 
     /// Whether an `Accept` field names the media type.
@@ -52,6 +55,13 @@ impl Request {
     pub fn caller(&self) -> Caller {
         Caller { name: None, address: self.peer }
     }
+}
+
+/// The parameters of a target's query, percent-decoded, in order.
+pub(super) fn parameters(target: &str) -> Vec<(String, String)> {
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(key, value)| (decoded(key), decoded(value))).collect()
 }
 
 /// The longest a long poll may wait.

@@ -36,6 +36,11 @@ pub enum Handler {
     SetBreaker,
     Events,
     Nodes,
+    Overview,
+    ServiceOverview,
+    Dashboard,
+    Traces,
+    Tap,
     Config,
     Health,
     Ready,
@@ -79,6 +84,12 @@ pub const ROUTES: &[Route] = &[
     row("PUT", "/services/{name}/{id}/weight", Scope::Admin, Handler::SetWeight),
     row("GET", "/events", Scope::Read, Handler::Events),
     row("GET", "/nodes", Scope::Read, Handler::Nodes),
+    row("GET", "/overview", Scope::Read, Handler::Overview),
+    row("GET", "/overview/{name}", Scope::Read, Handler::ServiceOverview),
+    // The page alone: what it shows it asks for, with its reader's token.
+    row("GET", "/dashboard", Scope::Open, Handler::Dashboard),
+    row("GET", "/traces", Scope::Read, Handler::Traces),
+    row("GET", "/tap", Scope::Read, Handler::Tap),
     row("GET", "/config", Scope::Admin, Handler::Config),
     row("GET", "/ready", Scope::Open, Handler::Ready),
     row("GET", "/v1.0/healthz", Scope::Open, Handler::DaprReady),
@@ -171,10 +182,10 @@ mod tests {
     }
 
     #[test]
-    fn only_questions_about_the_mesh_itself_are_open_and_nothing_is_changed_by_get() {
+    fn only_questions_about_the_mesh_itself_and_a_page_without_data_are_open_and_nothing_is_changed_by_get() {
         for route in ROUTES {
-            let asks_about_itself = matches!(route.handler, Handler::Health | Handler::Ready | Handler::DaprReady);
-            assert_eq!(route.scope == Scope::Open, asks_about_itself, "{}", route.pattern);
+            let tells_nothing = matches!(route.handler, Handler::Health | Handler::Ready | Handler::DaprReady | Handler::Dashboard);
+            assert_eq!(route.scope == Scope::Open, tells_nothing, "{}", route.pattern);
             let changes = matches!(
                 route.handler,
                 Handler::Register

@@ -21,7 +21,7 @@ pub fn write_answer(out: &mut Vec<u8>, answer: &Answer, id: &RequestId, persiste
     for (name, value) in answer.headers.iter() {
         write_field(out, name, value);
     }
-    write_field(out, "x-request-id", id.as_str().as_bytes());
+    write_field(out, "x-request-id", id.as_bytes());
     write_persistence(out, persistence);
     let bodiless = is_bodiless(answer.status);
     if !bodiless {

@@ -4,6 +4,7 @@ use super::calls::{Calling, Form, Heard, REPLAYED};
 use super::client::Client;
 use super::exchange::Exchange;
 use super::forward::{self, Delivered};
+use super::gate::Side;
 use super::http1::{Body, Fault, Framing};
 use super::line::{Line, Phase};
 use super::reactor::Loop;
@@ -11,7 +12,7 @@ use super::socket::Moved;
 use crate::contract::wire::is_bodiless;
 use crate::mesh::MAX_ANSWER;
 use crate::mesh::call::{End, Step, Verdict};
-use crate::model::Failure;
+use crate::model::{ConnectFailure, Failure};
 
 /// Answers before the answer that are passed on; more are thrown away.
 const MAX_INTERIM: u8 = 16;
@@ -46,6 +47,9 @@ impl Loop {
             }
             match line.read(&mut self.spare, line.input.len()) {
                 Moved::Bytes(0) | Moved::Broken => {
+                    if let Some(why) = line.refusal() {
+                        return Some(Heard::Failed(Failure::Connect(ConnectFailure::Tls(why))));
+                    }
                     let written = line.output.is_empty() && !line.deaf;
                     let stale = line.used && !line.answered;
                     return Some(Heard::Failed(if stale { Failure::Stale { written } } else { Failure::Reset }));
@@ -111,6 +115,7 @@ impl Loop {
             persistence,
             collected,
             is_1_0: exchange.request.is_1_0(),
+            beside_api: client.door.side == Side::Both,
         };
         forward::write_answer_head(client.output.out(&mut self.spare), &line.answer, &delivered);
     }
@@ -195,7 +200,8 @@ impl Loop {
         data: std::ops::Range<usize>,
     ) -> Result<(), Failure> {
         calling.machine.body_end(Ok(()), self.now, 0);
-        let Step::Done(End { result: Ok(()), .. }) = calling.machine.step(self.now) else { return Err(Failure::Reset) };
+        let Step::Done(End { result: Ok(()), report }) = calling.machine.step(self.now) else { return Err(Failure::Reset) };
+        self.shared.mesh.observe(&calling.machine, &report, || calling.form.asked(exchange, client));
         let collected = std::mem::take(&mut calling.collected);
         let body = if collected.is_empty() { line.input.rest().get(data).unwrap_or_default() } else { &collected };
         self.write_head(client, exchange, calling, line, Some(body.len() as u64));
@@ -248,7 +254,9 @@ impl Loop {
             return Ok(false);
         }
         calling.machine.body_end(Ok(()), self.now, 0);
-        calling.machine.step(self.now);
+        if let Step::Done(end) = calling.machine.step(self.now) {
+            self.shared.mesh.observe(&calling.machine, &end.report, || calling.form.asked(exchange, client));
+        }
         Ok(true)
     }
 }

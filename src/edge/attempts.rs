@@ -12,7 +12,7 @@ use super::reactor::Loop;
 use super::slots::Key;
 use super::socket::{Moved, Socket};
 use super::timers::Tick;
-use crate::mesh::call::Attempt;
+use crate::mesh::call::{Attempt, Connection};
 use crate::mesh::upstream_headers;
 use crate::model::{ConnectFailure, Failure, Method};
 
@@ -49,7 +49,10 @@ impl Loop {
         let by = self.timers.tick(self.now + attempt.timeout);
         let idle = if attempt.fresh { None } else { self.take_idle(&attempt.member) };
         let (line, dial) = match idle {
-            Some(line) => (line, None),
+            Some(line) => {
+                calling.machine.connected(Connection::Kept);
+                (line, None)
+            }
             None => {
                 let addresses = attempt.member.addresses();
                 let dial = Dial { addresses, at: 0, by: self.now + attempt.connect, refused: false };
@@ -75,7 +78,7 @@ impl Loop {
             }
             match Socket::connect(*address) {
                 Ok(socket) => {
-                    let line = Line::to_instance(socket, &attempt.member)?;
+                    let line = Line::to_instance(socket, &attempt.member, &self.shared.trust)?;
                     return self.add_line(line).map(|key| (key, dial)).ok_or(ConnectFailure::Unreachable);
                 }
                 Err(error) => {
@@ -98,7 +101,7 @@ impl Loop {
                 call.method == Method::Head
             }
             Form::Proxy { proxied, upgrade } => {
-                forward::write_proxied(out, exchange, *proxied, *upgrade, attempt, client.address);
+                forward::write_proxied(out, exchange, *proxied, *upgrade, attempt, client);
                 exchange.request.method() == "HEAD"
             }
         };
@@ -171,6 +174,7 @@ impl Loop {
                 }
             }
             if let Some(underway) = &mut calling.attempt {
+                calling.machine.connected(Connection::Made(self.now.saturating_duration_since(underway.began)));
                 if let Some(address) = underway.dial.take().filter(|dial| dial.at > 0).and_then(|dial| dial.addresses.get(dial.at).copied())
                 {
                     underway.attempt.member.prefer(address);

@@ -16,6 +16,7 @@ use crate::contract::answer::{Answer, ApiError};
 use crate::contract::handover::is_passed_on;
 use crate::contract::request::Request;
 use crate::contract::{envelope, paths};
+use crate::mesh::Asked;
 use crate::mesh::call::{Attempt, CallMachine, CallMeta, End, Mode, Step};
 use crate::model::{Call, Caller, Cause, ConnectFailure, Failure, Fields, Headers, Invalid, Limit, Method, Reason, ServiceName};
 
@@ -66,10 +67,11 @@ pub(super) enum Heard {
 impl Loop {
     /// `POST /invoke`: a call as JSON.
     pub(super) fn begin_invoke(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange) -> Flow {
-        let call = match read_call(client, exchange) {
+        let mut call = match read_call(client, exchange) {
             Ok(call) => call,
             Err(fault) => return self.refuse(client, exchange, fault.into()),
         };
+        call.caller.name.clone_from(&client.name);
         let meta = CallMeta::of(&call, exchange.id.clone());
         match self.shared.mesh.start(meta, self.wake(key), exchange.began) {
             Ok(machine) => {
@@ -97,13 +99,14 @@ impl Loop {
         }
         let number = |name: &str| request.head.first(name).and_then(|text| text.parse::<u64>().ok());
         let method = Method::new(request.method()).ok().filter(|method| method.as_str() == request.method()).unwrap_or(Method::Other);
-        let caller = Caller { name: None, address: client.address };
+        let caller = Caller { name: client.name.clone(), address: client.address };
         let meta = CallMeta {
             endpoint: &forward::rooted(path),
             headers: &request.head,
             hash_key: None,
             caller: &caller,
             is_mirror: false,
+            trace: None,
             service: &service,
             method,
             idempotent: method.is_idempotent() || request.method() == "TRACE" || request.head.contains("idempotency-key"),
@@ -176,7 +179,7 @@ impl Loop {
             }
             Heard::Switched => {
                 self.lines.give_back(line_key, line);
-                exchange.task = Task::Tunnel(Tunnel::new(line_key, calling.machine));
+                exchange.task = Task::Tunnel(Tunnel::new(line_key, calling.machine, calling.form));
                 client.until = Tick::NEVER;
                 Flow::Again
             }
@@ -202,6 +205,7 @@ impl Loop {
             }
             Heard::Malformed(fault) => {
                 self.lines.remove(line_key);
+                self.shared.mesh.observe_abandoned(&mut calling.machine, || calling.form.asked(exchange, client));
                 self.counters().malformed.add(1);
                 if calling.delivering { Flow::Abort } else { self.refuse(client, exchange, fault.into()) }
             }
@@ -223,7 +227,8 @@ impl Loop {
     fn out_of_room(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &Calling) -> Flow {
         self.counters().refused_buffers.add(1);
         let cause = Cause::Overloaded(Limit::Buffers);
-        let mut error = self.shared.mesh.refuse(calling.machine.service(), cause, exchange.id.clone(), exchange.began);
+        let asked = || calling.form.asked(exchange, client);
+        let mut error = self.shared.mesh.refuse(calling.machine.service(), cause, exchange.id.clone(), exchange.began, asked);
         if let Some(Underway { attempt, .. }) = &calling.attempt {
             error.attempts = attempt.number;
             error.instance = Some(attempt.member.id.clone());
@@ -234,13 +239,17 @@ impl Loop {
 
     /// A call is over without an answer to pass on.
     fn conclude(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &Calling, end: End) -> Flow {
+        self.shared.mesh.observe(&calling.machine, &end.report, || calling.form.asked(exchange, client));
         if calling.delivering {
             return Flow::Abort;
         }
         let error = match end.result {
             Err(error) => error,
             // Cannot be: what is delivered is delivered where it is heard. If it could, it would be a broken answer.
-            Ok(()) => self.shared.mesh.refuse(calling.machine.service(), Cause::Reset, exchange.id.clone(), exchange.began),
+            Ok(()) => {
+                let asked = || calling.form.asked(exchange, client);
+                self.shared.mesh.refuse(calling.machine.service(), Cause::Reset, exchange.id.clone(), exchange.began, asked)
+            }
         };
         let error = ApiError::Call(Box::new(error));
         match calling.form {
@@ -262,7 +271,7 @@ impl Loop {
 
     /// The time of whatever a call waits for is over.
     pub(super) fn late_call(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange, mut calling: Calling) -> Flow {
-        if let Some(flow) = self.caller_is_late(client, exchange, &calling) {
+        if let Some(flow) = self.caller_is_late(client, exchange, &mut calling) {
             return flow;
         }
         let Some(underway) = &mut calling.attempt else { return self.step(key, client, exchange, calling) };
@@ -282,7 +291,7 @@ impl Loop {
 
     /// What becomes of a call when it is its caller who keeps everybody waiting; the instance is not to blame, and the machine gives back
     /// what it holds.
-    fn caller_is_late(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &Calling) -> Option<Flow> {
+    fn caller_is_late(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &mut Calling) -> Option<Flow> {
         let underway = calling.attempt.as_ref().filter(|underway| underway.dial.is_none())?;
         let line = self.lines.get_mut(underway.line)?;
         let takes_nothing = calling.delivering && !client.output.is_empty();
@@ -292,6 +301,7 @@ impl Loop {
         }
         line.socket.reset_on_drop();
         self.lines.remove(underway.line);
+        self.shared.mesh.observe_abandoned(&mut calling.machine, || calling.form.asked(exchange, client));
         let counters = self.counters();
         if takes_nothing { &counters.write_timeouts } else { &counters.body_timeouts }.add(1);
         if calling.delivering {
@@ -302,7 +312,8 @@ impl Loop {
     }
 
     /// The caller has gone; the machine gives back what it holds.
-    pub(super) fn abandon_call(&mut self, calling: Calling) {
+    pub(super) fn abandon_call(&mut self, client: &Client, exchange: &Exchange, mut calling: Calling) {
+        self.shared.mesh.observe_abandoned(&mut calling.machine, || calling.form.asked(exchange, client));
         if let Some(underway) = calling.attempt {
             self.lines.remove(underway.line);
         }
@@ -341,16 +352,31 @@ pub(super) fn read_call(client: &Client, exchange: &mut Exchange) -> Result<Call
 }
 
 impl Form {
+    /// The request of a call, for those who look at single calls.
+    pub(super) fn asked<'a>(&'a self, exchange: &'a Exchange, client: &Client) -> Asked<'a> {
+        match self {
+            Self::Invoke(call) => Asked::of(call),
+            Self::Proxy { proxied, .. } => proxied_asked(*proxied, exchange, client),
+        }
+    }
+
     /// The copy of a call that is to be mirrored; none when it cannot be copied, such as one whose body streams.
     fn copy(&self, client: &Client, exchange: &Exchange, attempt: &Attempt) -> Option<Call> {
         match self {
             Self::Invoke(call) => attempt.mirrored(call),
             Self::Proxy { proxied, upgrade: false } if exchange.incoming.is_done() => {
-                attempt.mirrored(&forward::as_call(exchange, *proxied, client.address)?)
+                attempt.mirrored(&forward::as_call(exchange, *proxied, client)?)
             }
             Self::Proxy { .. } => None,
         }
     }
+}
+
+/// The request of a call that is passed on.
+pub(super) fn proxied_asked<'a>(proxied: paths::Proxied, exchange: &'a Exchange, client: &Client) -> Asked<'a> {
+    let request = &exchange.request;
+    let (_, endpoint) = paths::service_and_path(proxied, request.target(), request.authority(), &request.head);
+    Asked { method: request.method(), endpoint, headers: &request.head, caller: client.address }
 }
 
 impl Calling {
@@ -375,7 +401,7 @@ impl Exchange {
     pub(super) const fn streams(&self) -> bool {
         match &self.task {
             Task::Call(calling) => calling.delivering,
-            Task::Tunnel(_) => true,
+            Task::Tunnel(_) | Task::Tap(_) => true,
             Task::None | Task::Gather(_) | Task::Watch(_) | Task::Hand(_) => false,
         }
     }
@@ -384,7 +410,7 @@ impl Exchange {
     fn waits(&self) -> bool {
         match &self.task {
             Task::Call(calling) => calling.attempt.is_none(),
-            Task::Watch(_) => true,
+            Task::Watch(_) | Task::Tap(_) => true,
             Task::None | Task::Gather(_) | Task::Hand(_) | Task::Tunnel(_) => false,
         }
     }

@@ -1,17 +1,26 @@
 //! One connection of a caller, and the request on it that is being answered.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::buffers::{Buffer, Spare, room};
 use super::exchange::Exchange;
+use super::gate::{Arrival, Door};
 use super::shared::Open;
 use super::socket::{Moved, Socket};
 use super::timers::{Alarm, Tick};
+use super::tls::Secured;
 
 /// A connection of a caller.
 pub(super) struct Client {
     pub(super) socket: Socket,
+    /// What stands between the socket and the plain bytes.
+    pub(super) secured: Option<Secured>,
+    /// By which it has come.
+    pub(super) door: Door,
     pub(super) address: Option<IpAddr>,
+    /// Who it has proven to be by its certificate.
+    pub(super) name: Option<Arc<str>>,
     pub(super) stage: Stage,
     pub(super) readiness: Readiness,
     /// Read, and not yet part of anything.
@@ -38,11 +47,15 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(socket: Socket, address: Option<IpAddr>, open: Open) -> Self {
+    pub(super) fn new(arrival: Arrival, secured: Option<Secured>) -> Self {
+        let Arrival { socket, address, open, door } = arrival;
         Self {
             socket,
+            stage: if secured.is_some() { Stage::Shaking } else { Stage::Idle },
+            secured,
+            door,
             address,
-            stage: Stage::Idle,
+            name: None,
             readiness: Readiness::OPEN,
             input: Buffer::default(),
             seen: 0,
@@ -63,9 +76,54 @@ impl Client {
         if !self.readiness.readable {
             return if self.readiness.ended { Moved::Bytes(0) } else { Moved::Blocked };
         }
-        let (moved, more) = self.socket.read_into(self.input.room_to_read(spare, room(so_far)));
+        let buffer = self.input.room_to_read(spare, room(so_far));
+        let (moved, more) = match &mut self.secured {
+            Some(secured) => match secured.read_into(&self.socket, buffer) {
+                // Requests say themselves where they end, and many clients take no formal leave.
+                (Moved::Broken, _) if secured.has_ended() => (Moved::Bytes(0), false),
+                read => read,
+            },
+            None => self.socket.read_into(buffer),
+        };
         self.readiness.has_read(moved, more);
         moved
+    }
+
+    /// How it speaks to us, as the beginning of a URL says it.
+    pub(super) const fn scheme(&self) -> &'static str {
+        if self.secured.is_some() { "https" } else { "http" }
+    }
+
+    /// Whether anything is still to be sent.
+    pub(super) fn owes(&self) -> bool {
+        !self.output.is_empty() || self.secured.as_ref().is_some_and(Secured::owes)
+    }
+
+    /// Sends what can be sent.
+    pub(super) fn send(&mut self) {
+        let moved = match &mut self.secured {
+            Some(secured) => secured.send_out(&self.socket, &mut self.output),
+            None => self.output.send(&self.socket),
+        };
+        match moved {
+            Moved::Bytes(_) => {}
+            Moved::Blocked => self.readiness.writable = false,
+            Moved::Broken => self.readiness.broken = true,
+        }
+    }
+
+    /// Takes leave of a client in the manner of TLS, if that is how it is spoken to.
+    pub(super) fn take_leave(&mut self) {
+        if let Some(secured) = self.secured.as_mut().filter(|_| !self.readiness.broken) {
+            secured.finish(&self.socket);
+        }
+    }
+
+    /// Says that nothing more will be sent; what still comes is nobody's business.
+    pub(super) fn finish(&mut self) {
+        self.take_leave();
+        self.secured = None;
+        self.socket.finish();
     }
 
     /// Whether its answer comes as it goes, so that only its pace counts.
@@ -75,13 +133,16 @@ impl Client {
 
     /// Bytes held in memory for it.
     pub(super) fn holds(&self) -> usize {
-        self.input.len() + self.output.len() + self.exchange.as_ref().map_or(0, |exchange| exchange.holds())
+        let secured = self.secured.as_ref().map_or(0, Secured::holds);
+        secured + self.input.len() + self.output.len() + self.exchange.as_ref().map_or(0, |exchange| exchange.holds())
     }
 }
 
 /// What a connection is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
+    /// It is being secured.
+    Shaking,
     /// It may send a head, of which nothing has come.
     Idle,
     /// Some of a head has come.

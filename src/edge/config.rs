@@ -12,6 +12,15 @@ settings! {
     pub struct Config {
         /// Where to listen: host:port ("localhost" is both loopback addresses), or unix:/path.
         listen: String = "localhost:3000".to_owned();
+        /// The certificate by which clients know the mesh, a PEM file with those between it and its authority. Connections over TCP then speak
+        /// TLS, and those over Unix sockets do not. Read again on SIGHUP.
+        tls_cert: String = String::new();
+        /// The private key to it, a PEM file that only its owner may read.
+        tls_key: String = String::new();
+        /// Authorities that clients must be certified by, a PEM file; the name in its certificate is who a client is. Empty: anybody may come.
+        tls_client_ca: String = String::new();
+        /// Where everything but calls and /health is answered instead, and calls are not: host:port or unix:/path. Empty: where all else is.
+        admin_listen: String = String::new();
         /// Threads of the edge, each with an event loop; 0 means one per core.
         loops: usize = 0, in 0, 256;
         /// Where POST /invoke runs: edge (in the event loops) or workers (a thread for each call, blocking, with sleeping backoff).
@@ -81,7 +90,16 @@ impl Config {
             let (target, head) = (self.max_target_bytes, self.max_head_bytes);
             return Err(Invalid::new("maxTargetBytes", format!("{target} is above maxHeadBytes {head}, which it is part of")));
         }
-        self.addresses().map(|_| ())
+        for (has, name, needs) in [
+            (!self.tls_cert.is_empty() && self.tls_key.is_empty(), "tlsCert", "tlsKey"),
+            (!self.tls_key.is_empty() && self.tls_cert.is_empty(), "tlsKey", "tlsCert"),
+            (!self.tls_client_ca.is_empty() && self.tls_cert.is_empty(), "tlsClientCa", "tlsCert"),
+        ] {
+            if has {
+                return Err(Invalid::new(name, format!("does nothing without {needs}; set that as well")));
+            }
+        }
+        self.addresses().and_then(|_| self.admin_addresses()).map(|_| ())
     }
 
     /// Where to listen; beyond loopback only when that is meant.
@@ -89,7 +107,15 @@ impl Config {
     /// # Errors
     /// [`Invalid`] naming what is wrong with `listen`.
     pub fn addresses(&self) -> Result<Vec<Address>, Invalid> {
-        Address::parse(&self.listen)
+        Address::parse("listen", &self.listen)
+    }
+
+    /// Where the API is answered, if that is a place of its own.
+    ///
+    /// # Errors
+    /// [`Invalid`] naming what is wrong with `adminListen`.
+    pub fn admin_addresses(&self) -> Result<Vec<Address>, Invalid> {
+        if self.admin_listen.is_empty() { Ok(Vec::new()) } else { Address::parse("adminListen", &self.admin_listen) }
     }
 
     /// How many event loops there are.
@@ -120,9 +146,17 @@ impl fmt::Display for Address {
 }
 
 impl Address {
+    /// The address as a URL, or nearly so; `secured`: by TLS, where it is TCP.
+    pub fn url(&self, secured: bool) -> String {
+        match self {
+            Self::Tcp(address) if secured => format!("https://{address}"),
+            _ => self.to_string(),
+        }
+    }
+
     /// What `listen` means: `localhost` is both loopback addresses.
-    fn parse(listen: &str) -> Result<Vec<Self>, Invalid> {
-        let fault = |why: &str| Invalid::new("listen", format!("{} {why}", shown(listen)));
+    fn parse(setting: &'static str, listen: &str) -> Result<Vec<Self>, Invalid> {
+        let fault = |why: &str| Invalid::new(setting, format!("{} {why}", shown(listen)));
         if let Some(path) = listen.strip_prefix("unix:") {
             return if path.is_empty() { Err(fault("has no path")) } else { Ok(vec![Self::Unix(path.into())]) };
         }
@@ -135,6 +169,12 @@ impl Address {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let found = (bare, port).to_socket_addrs().map_err(|_| fault("has a host that is no address of this machine"))?;
         found.take(1).map(|address| Ok(Self::Tcp(address))).collect()
+    }
+
+    /// Whether whoever comes in by these can be told by the name it asks for: over loopback that is this machine's, over a Unix socket it is
+    /// whatever the client makes up.
+    pub fn are_judged(all: &[Self]) -> bool {
+        all.iter().all(Self::is_loopback) && all.iter().any(|address| matches!(address, Self::Tcp(_)))
     }
 
     /// Whether only this machine reaches it.

@@ -6,18 +6,20 @@ use std::time::Instant;
 use super::calls::Calling;
 use super::client::{Client, Stage};
 use super::config::InvokeOn;
+use super::gate::Side;
 use super::http1::{Body, Fault, Framing, RequestHead};
 use super::inner::Hand;
 use super::reactor::Loop;
-use super::shared::Watcher;
 use super::slots::Key;
 use super::socket::Moved;
 use super::timers::Tick;
 use super::tunnel::Tunnel;
+use super::watch::Watch;
 use crate::contract::answer::{Answer, ApiError};
 use crate::contract::wire::{Persistence, write_answer, write_field, write_length, write_persistence};
 use crate::contract::{browser, paths};
 use crate::model::{Fields, Limit, RequestId, push_decimal};
+use crate::telemetry::taps::Tap;
 
 /// A request being answered. Made to be used again.
 pub(super) struct Exchange {
@@ -41,6 +43,8 @@ pub(super) enum Task {
     Gather(Goal),
     /// It waits for a service to change.
     Watch(Watch),
+    /// It watches calls.
+    Tap(Tap),
     /// The API server answers it.
     Hand(Hand),
     /// It is a call.
@@ -56,13 +60,6 @@ pub(super) enum Goal {
     Invoke,
     /// A call of the service named in it; what follows the service in the target begins there.
     Proxy(paths::Proxied),
-}
-
-/// A long poll.
-pub(super) struct Watch {
-    service: String,
-    seen: u64,
-    _counted: Watcher,
 }
 
 /// What came of doing what can be done now.
@@ -181,7 +178,7 @@ impl Loop {
         let persistence = self.persistence(client, exchange);
         let out = client.output.out(&mut self.spare);
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n");
-        write_field(out, "x-request-id", exchange.id.as_str().as_bytes());
+        write_field(out, "x-request-id", exchange.id.as_bytes());
         write_persistence(out, persistence);
         write_length(out, body.len() as u64);
         out.extend_from_slice(b"\r\n");
@@ -200,11 +197,21 @@ impl Loop {
             paths::Goal::Invoke => Goal::Invoke,
             paths::Goal::Proxy(proxied) => Goal::Proxy(proxied),
         };
+        let is_here = match client.door.side {
+            Side::Both => true,
+            Side::Calls => goal != Goal::Api,
+            Side::Api => goal == Goal::Api,
+        };
+        if !is_here {
+            let accept = request.head.first("accept").unwrap_or_default();
+            let answer = Answer::nothing_here(accept.to_ascii_lowercase().contains("application/json"));
+            return self.say(client, exchange, &answer);
+        }
         // A name of our own in the host, or a field of its own, cannot be forged by a page.
-        let may_be_a_pages = matches!(goal, Goal::Invoke | Goal::Proxy(paths::Proxied::Path(..)));
+        let may_be_a_pages = matches!(goal, Goal::Invoke | Goal::Proxy(paths::Proxied::Path(..))) || client.door.side == Side::Api;
         if may_be_a_pages
             && !matches!(request.method(), "GET" | "HEAD" | "OPTIONS")
-            && let Err(why) = browser::judge(request.authority(), request.head.first("origin"), self.shared.loopback)
+            && let Err(why) = browser::judge(request.authority(), request.head.first("origin"), client.door.is_judged)
         {
             return self.refuse(client, exchange, ApiError::Forbidden(why));
         }
@@ -248,6 +255,7 @@ impl Loop {
                 self.gather(key, client, &mut exchange, goal)
             }
             Task::Watch(watch) => self.look_again(key, client, &mut exchange, watch),
+            Task::Tap(tap) => self.advance_tap(key, client, &mut exchange, tap),
             Task::Hand(hand) => self.advance_hand(key, client, &mut exchange, hand),
             Task::Call(calling) => self.advance_call(key, client, &mut exchange, calling),
             Task::Tunnel(tunnel) => self.advance_tunnel(key, client, &mut exchange, tunnel),
@@ -331,33 +339,6 @@ impl Loop {
         }
     }
 
-    /// A request for the API server, unless it is to wait for a change first.
-    fn begin_api(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange) -> Flow {
-        let Some((service, seen, wait)) = paths::watched(exchange.request.method(), exchange.request.target()) else {
-            return self.hand_over(key, client, exchange, None);
-        };
-        let Some(counted) = Watcher::new(&self.shared) else {
-            self.counters().refused_watchers.add(1);
-            return self.refuse(client, exchange, ApiError::Full(Limit::Watchers));
-        };
-        client.until = self.timers.tick(self.now + wait);
-        self.look_again(key, client, exchange, Watch { service, seen, _counted: counted })
-    }
-
-    /// Has the API server answer a long poll once there is something new, or no time left.
-    fn look_again(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange, watch: Watch) -> Flow {
-        let wake = self.wake(key);
-        let mesh = &self.shared.mesh;
-        let is_over = self.hurried || client.until <= self.timers.tick(self.now);
-        if !is_over && mesh.watch_with(&watch.service, watch.seen, &wake) == Some(watch.seen) {
-            exchange.task = Task::Watch(watch);
-            return Flow::Wait;
-        }
-        mesh.unwatch(&watch.service, &wake);
-        client.until = Tick::NEVER;
-        self.hand_over(key, client, exchange, None)
-    }
-
     /// Whatever a client's request waits for has taken too long.
     pub(super) fn late(&mut self, key: Key, client: &mut Client) -> Flow {
         let Some(mut exchange) = client.exchange.take() else { return Flow::Over };
@@ -371,20 +352,20 @@ impl Loop {
             Task::Watch(watch) => self.look_again(key, client, &mut exchange, watch),
             Task::Hand(hand) => self.late_hand(key, client, &mut exchange, hand),
             Task::Call(calling) => self.late_call(key, client, &mut exchange, calling),
-            Task::Tunnel(_) => Flow::Abort,
+            Task::Tap(_) | Task::Tunnel(_) => Flow::Abort,
         };
         self.follow(key, client, exchange, flow);
         flow
     }
 
     /// A client has gone: whatever its request holds is given back.
-    pub(super) fn abandon(&mut self, key: Key, mut exchange: Box<Exchange>) {
+    pub(super) fn abandon(&mut self, key: Key, client: &Client, mut exchange: Box<Exchange>) {
         match std::mem::replace(&mut exchange.task, Task::None) {
-            Task::None | Task::Gather(_) => {}
-            Task::Watch(watch) => self.shared.mesh.unwatch(&watch.service, &self.wake(key)),
+            Task::None | Task::Gather(_) | Task::Tap(_) => {}
+            Task::Watch(watch) => self.abandon_watch(key, &watch),
             Task::Hand(hand) => self.abandon_hand(key, hand),
-            Task::Call(calling) => self.abandon_call(calling),
-            Task::Tunnel(tunnel) => self.abandon_tunnel(&tunnel),
+            Task::Call(calling) => self.abandon_call(client, &exchange, calling),
+            Task::Tunnel(tunnel) => self.abandon_tunnel(client, &exchange, tunnel),
         }
     }
 
@@ -435,14 +416,3 @@ fn asks_for_health(request: &RequestHead) -> bool {
 const SPARE_EXCHANGES: usize = 256;
 /// Bodies up to here are taken in whatever else is in memory.
 const SMALL: usize = 16 * 1024;
-
-impl From<Fault> for ApiError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Malformed(why) => Self::Malformed(why),
-            Fault::HeadTooLarge => Self::HeadTooLarge,
-            Fault::TargetTooLong => Self::TargetTooLong,
-            Fault::Version => Self::Version,
-        }
-    }
-}

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::client::Client;
 use super::exchange::Exchange;
 use super::http1::{Framing, Head, ResponseHead};
 use crate::contract::paths::{self, DAPR_APP_ID};
@@ -31,7 +32,7 @@ pub(super) fn rooted(path: &str) -> Cow<'_, str> {
 }
 
 /// A request that is passed on, as a call: for a copy of it.
-pub(super) fn as_call(exchange: &Exchange, proxied: paths::Proxied, client: Option<IpAddr>) -> Option<Call> {
+pub(super) fn as_call(exchange: &Exchange, proxied: paths::Proxied, client: &Client) -> Option<Call> {
     let request = &exchange.request;
     let (service, path) = paths::service_and_path(proxied, request.target(), request.authority(), &request.head);
     let mut call = Call::new(service, Method::new(request.method()).ok()?, &rooted(path)).ok()?;
@@ -40,7 +41,7 @@ pub(super) fn as_call(exchange: &Exchange, proxied: paths::Proxied, client: Opti
     }
     call.body = (!exchange.gathered.is_empty()).then(|| exchange.gathered.as_slice().into());
     call.request_id = Some(exchange.id.clone());
-    call.caller = Caller { name: None, address: client };
+    call.caller = Caller { name: client.name.clone(), address: client.address };
     call.hops = request.head.first("x-mesh-hops").and_then(|text| text.parse().ok()).unwrap_or(0);
     Some(call)
 }
@@ -75,7 +76,7 @@ pub(super) fn write_proxied(
     proxied: paths::Proxied,
     upgrade: bool,
     attempt: &Attempt,
-    client: Option<IpAddr>,
+    client: &Client,
 ) {
     let request = &exchange.request;
     let head = &request.head;
@@ -86,24 +87,34 @@ pub(super) fn write_proxied(
     let hops = Hops::of(head);
     let changes = attempt.changes.as_deref();
     let taken_out = |name: &[u8]| changes.is_some_and(|changes| std::str::from_utf8(name).is_ok_and(|name| changes.takes_out(name)));
+    let said_by_trace = |name: &[u8]| attempt.trace.is_some_and(|trace| trace.replaces(name));
     for (name, value) in head.fields() {
-        if !hops.end_here(name) && !is_only_ours(name) && !is_of_mesh(name) && !is_said_anew(name) && !taken_out(name) {
+        if !said_by_trace(name)
+            && !hops.end_here(name)
+            && !is_only_ours(name)
+            && !is_of_mesh(name)
+            && !is_said_anew(name)
+            && !taken_out(name)
+        {
             write_field(out, name, value);
         }
     }
     for (name, value) in changes.iter().flat_map(|changes| &changes.set) {
         write_field(out, name, value.as_bytes());
     }
-    write_list(out, head, "x-forwarded-for", |out| match client {
+    if let Some(trace) = &attempt.trace {
+        trace.each(|name, value| write_field(out, name, value));
+    }
+    write_list(out, head, "x-forwarded-for", |out| match client.address {
         Some(IpAddr::V4(client)) => push_address(out, client),
         Some(IpAddr::V6(client)) => out.extend_from_slice(client.to_string().as_bytes()),
         None => out.extend_from_slice(b"unknown"),
     });
-    write_field(out, "x-forwarded-proto", head.first("x-forwarded-proto").unwrap_or("http").as_bytes());
+    write_field(out, "x-forwarded-proto", head.first("x-forwarded-proto").unwrap_or_else(|| client.scheme()).as_bytes());
     write_field(out, "x-forwarded-host", head.first("x-forwarded-host").unwrap_or_else(|| request.authority()).as_bytes());
     write_list(out, head, "via", |out| out.extend_from_slice(VIA));
     let hops = head.first("x-mesh-hops").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    write_field(out, "x-request-id", exchange.id.as_str().as_bytes());
+    write_field(out, "x-request-id", exchange.id.as_bytes());
     write_field(out, "x-service-mesh", b"true");
     write_number(out, "x-mesh-hops", hops.saturating_add(1));
     write_number(out, "x-mesh-attempt", u64::from(attempt.number));
@@ -177,6 +188,8 @@ pub(super) struct Delivered<'a> {
     pub(super) collected: Option<u64>,
     /// The caller speaks HTTP/1.0, which knows no chunks.
     pub(super) is_1_0: bool,
+    /// The API is answered at the same place.
+    pub(super) beside_api: bool,
 }
 
 /// Writes the head of an answer that is delivered.
@@ -193,7 +206,7 @@ pub(super) fn write_answer_head(out: &mut Vec<u8>, answer: &ResponseHead, delive
     }
     if proxied {
         write_list(out, &answer.head, "via", |out| out.extend_from_slice(VIA));
-        if is_html(answer) {
+        if delivered.beside_api && is_html(answer) {
             // A page would share an origin with the API.
             write_field(out, "content-security-policy", b"sandbox");
         }
@@ -201,7 +214,7 @@ pub(super) fn write_answer_head(out: &mut Vec<u8>, answer: &ResponseHead, delive
     write_field(out, "x-mesh-instance", delivered.member.id.as_str().as_bytes());
     write_number(out, "x-mesh-attempts", u64::from(delivered.attempts));
     write_number(out, "x-mesh-upstream-ms", whole_ms(delivered.took));
-    write_field(out, "x-request-id", delivered.id.as_str().as_bytes());
+    write_field(out, "x-request-id", delivered.id.as_bytes());
     if answer.status == 101 {
         out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
     } else {

@@ -17,11 +17,15 @@ use super::mail::Mail;
 use super::reactor::Loop;
 use super::shared::{Open, Shared};
 use super::socket::{Listener, Reserve, Socket};
+use super::tls::NO_ROOM;
 
 /// How long accepting rests after the system has refused it.
 const REST_MS: u64 = 50;
 /// Connections accepted before others are looked at again.
 const BATCH: usize = 256;
+
+/// Connections beyond `maxConnections` to a door of the API's own.
+const RESERVED: usize = 64;
 
 /// What a client is told that is one too many.
 macro_rules! full {
@@ -44,7 +48,7 @@ const FULL_OF_ONE_ADDRESS: &str = full!("maxConnectionsPerAddress", 114);
 
 /// The doors: listening sockets, and the state of accepting.
 pub(super) struct Gate {
-    listeners: Vec<Listener>,
+    listeners: Vec<(Listener, Door)>,
     reserve: Reserve,
     /// Which may have more to accept.
     ready: Vec<bool>,
@@ -56,14 +60,43 @@ pub(super) struct Gate {
     next: usize,
 }
 
+/// What is to be known of whoever comes in by a listener.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Door {
+    /// Its clients speak TLS.
+    pub(super) is_secured: bool,
+    /// A request for another host has been led here.
+    pub(super) is_judged: bool,
+    pub(super) side: Side,
+}
+
+/// What is answered behind a door.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Side {
+    /// Everything.
+    Both,
+    /// Calls.
+    Calls,
+    /// The API.
+    Api,
+}
+
+/// A connection that has been let in.
+pub(super) struct Arrival {
+    pub(super) socket: Socket,
+    pub(super) address: Option<IpAddr>,
+    pub(super) open: Open,
+    pub(super) door: Door,
+}
+
 /// Where a server listens, and on what.
-pub(super) type Opened = (Vec<Address>, Vec<Listener>);
+pub(super) type Opened = (Vec<Address>, Vec<(Listener, Door)>);
 
 /// Opens all addresses. Of `localhost`, the IPv6 side may be missing; a port of 0 is the same for both.
 ///
 /// # Errors
 /// The address that cannot be listened on, and why.
-pub(super) fn open(addresses: &[Address]) -> Result<Opened, (String, io::Error)> {
+pub(super) fn open(addresses: &[Address], door: Door) -> Result<Opened, (String, io::Error)> {
     let (mut opened, mut listeners): Opened = Default::default();
     for address in addresses {
         let wanted = match (address, opened.first()) {
@@ -74,8 +107,10 @@ pub(super) fn open(addresses: &[Address]) -> Result<Opened, (String, io::Error)>
         };
         match open_one(&wanted) {
             Ok((listener, address)) => {
+                // What does not leave the machine needs no secrecy.
+                let door = Door { is_secured: door.is_secured && matches!(address, Address::Tcp(_)), ..door };
                 opened.push(address);
-                listeners.push(listener);
+                listeners.push((listener, door));
             }
             Err(error) if !opened.is_empty() && error.kind() != io::ErrorKind::AddrInUse => {
                 log::debug!("not listening on {wanted}: {error}");
@@ -107,8 +142,15 @@ fn is_abandoned(path: &Path) -> bool {
     UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
+impl Door {
+    /// How somebody is told who is one too many.
+    const fn says(self, text: &'static str) -> &'static [u8] {
+        if self.is_secured { NO_ROOM } else { text.as_bytes() }
+    }
+}
+
 impl Gate {
-    pub(super) fn new(listeners: Vec<Listener>) -> Self {
+    pub(super) fn new(listeners: Vec<(Listener, Door)>) -> Self {
         let ready = vec![false; listeners.len()];
         Self { listeners, reserve: Reserve::new(), ready, rests_until: None, said: None, next: 0 }
     }
@@ -125,22 +167,22 @@ impl Gate {
     }
 
     /// Accepts what waits, a batch at most.
-    fn accept(&mut self, now: Instant, mut welcome: impl FnMut(Socket, Option<IpAddr>, &mut usize)) -> Option<Errno> {
+    fn accept(&mut self, now: Instant, mut welcome: impl FnMut(Socket, Option<IpAddr>, Door, &mut usize)) -> Option<Errno> {
         if self.rests_until.is_some_and(|until| now < until) {
             return None;
         }
         self.rests_until = None;
         let mut left = BATCH;
-        for (listener, ready) in self.listeners.iter().zip(&mut self.ready) {
+        for ((listener, door), ready) in self.listeners.iter().zip(&mut self.ready) {
             while *ready && left > 0 {
                 left -= 1;
                 match listener.accept() {
-                    Ok(Some((socket, address))) => welcome(socket, address, &mut self.next),
+                    Ok(Some((socket, address))) => welcome(socket, address, *door, &mut self.next),
                     Ok(None) => *ready = false,
                     Err(error) => {
                         // Clients that wait would wait for nothing, and the listener would be ready for ever.
                         if matches!(error, Errno::MFILE | Errno::NFILE) {
-                            while left > 0 && self.reserve.turn_one_away(listener, NO_FILES) {
+                            while left > 0 && self.reserve.turn_one_away(listener, door.says(NO_FILES)) {
                                 left -= 1;
                             }
                         }
@@ -160,19 +202,20 @@ impl Loop {
         let Some(mut gate) = self.gate.take() else { return };
         let (shared, now) = (Arc::clone(&self.shared), self.now);
         let mut here = Vec::new();
-        let failed = gate.accept(now, |socket, address, next| {
-            match admit(&shared, self.index, address, next) {
+        let failed = gate.accept(now, |socket, address, door, next| {
+            match admit(&shared, self.index, door, address, next) {
                 Ok((of_loop, open)) => {
                     self.counters().accepted.add(1);
+                    let arrival = Arrival { socket, address, open, door };
                     if of_loop == self.index {
-                        here.push((socket, address, open));
+                        here.push(arrival);
                     } else {
-                        shared.send(of_loop, Mail::Connection(socket, address, open));
+                        shared.send(of_loop, Mail::Connection(arrival));
                     }
                 }
                 Err(why) => {
                     // Whether it is read does not matter: the connection closes.
-                    let _ = socket.write(why.as_bytes());
+                    let _ = socket.write(door.says(why));
                     socket.finish();
                 }
             }
@@ -185,14 +228,14 @@ impl Loop {
             }
         }
         self.gate = Some(gate);
-        for (socket, address, open) in here {
-            self.welcome(socket, address, open);
+        for arrival in here {
+            self.welcome(arrival);
         }
     }
 
     /// Accepts what already waits, and then nothing more.
     pub(super) fn close_doors(&mut self) {
-        for listener in self.gate.iter().flat_map(|gate| &gate.listeners) {
+        for (listener, _) in self.gate.iter().flat_map(|gate| &gate.listeners) {
             listener.turn_away();
         }
         if let Some(gate) = &mut self.gate {
@@ -207,9 +250,11 @@ impl Loop {
 }
 
 /// The loop that is to have a connection, or what its client is told when there are too many already.
-fn admit(shared: &Arc<Shared>, me: usize, address: Option<IpAddr>, next: &mut usize) -> Result<(usize, Open), &'static str> {
+fn admit(shared: &Arc<Shared>, me: usize, door: Door, address: Option<IpAddr>, next: &mut usize) -> Result<(usize, Open), &'static str> {
     let counters = shared.counters.loops.get(me).unwrap_or(&shared.counters.spare);
-    if shared.counters.open() >= shared.max_connections {
+    // Whoever comes to see why everything is full gets in.
+    let reserve = if door.side == Side::Api { RESERVED } else { 0 };
+    if shared.counters.open() >= shared.max_connections.saturating_add(reserve) {
         counters.refused_connections.add(1);
         return Err(FULL);
     }

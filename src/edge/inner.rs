@@ -20,7 +20,8 @@ use super::timers::Tick;
 use crate::contract::answer::ApiError;
 use crate::contract::handover::{self, is_passed_on};
 use crate::contract::wire::{write_field, write_length, write_number, write_persistence};
-use crate::model::{Cause, Limit, ServiceName};
+use crate::mesh::Asked;
+use crate::model::{Call, Cause, Limit};
 
 /// The connections of one loop to the API server.
 #[derive(Default)]
@@ -41,7 +42,7 @@ pub(super) struct Hand {
 
 enum Handing {
     /// It waits for a seat, for no longer than its caller's patience; then this has gone wrong.
-    Seat(ServiceName, Cause),
+    Seat(Cause),
     /// It waits for a connection.
     Line,
     /// It is on this connection; some of its answer may have been written.
@@ -115,15 +116,15 @@ impl Loop {
             Arrival::Waits => {
                 let (patience, over) = self.shared.mesh.queue_patience(&call.service, call.timeout);
                 client.until = self.timers.tick(self.now + patience);
-                exchange.task = Task::Hand(Hand { stage: Handing::Seat(call.service, over), seat: None });
+                exchange.task = Task::Hand(Hand { stage: Handing::Seat(over), seat: None });
                 Flow::Wait
             }
-            Arrival::Full => self.refuse_call(client, exchange, &call.service, Cause::Overloaded(Limit::Workers)),
+            Arrival::Full => self.refuse_call(client, exchange, &call, Cause::Overloaded(Limit::Workers)),
         }
     }
 
-    fn refuse_call(&mut self, client: &mut Client, exchange: &mut Exchange, service: &ServiceName, cause: Cause) -> Flow {
-        let error = self.shared.mesh.refuse(service, cause, exchange.id.clone(), exchange.began);
+    fn refuse_call(&mut self, client: &mut Client, exchange: &mut Exchange, call: &Call, cause: Cause) -> Flow {
+        let error = self.shared.mesh.refuse(&call.service, cause, exchange.id.clone(), exchange.began, || Asked::of(call));
         self.refuse(client, exchange, ApiError::Call(Box::new(error)))
     }
 
@@ -263,7 +264,7 @@ impl Loop {
         for (name, value) in request.head.fields().filter(|(name, value)| is_passed_on(name, value)) {
             write_field(out, name, value);
         }
-        write_field(out, handover::ID, exchange.id.as_str().as_bytes());
+        write_field(out, handover::ID, exchange.id.as_bytes());
         if let Some(address) = client.address {
             write_field(out, handover::PEER, address.to_string().as_bytes());
         }
@@ -277,8 +278,12 @@ impl Loop {
     /// A request has waited too long for a worker.
     pub(super) fn late_hand(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange, hand: Hand) -> Flow {
         match hand.stage {
-            Handing::Seat(service, over) if self.shared.desk.give_up(Waiting { of_loop: self.index, client: key }) => {
-                self.refuse_call(client, exchange, &service, over)
+            Handing::Seat(over) if self.shared.desk.give_up(Waiting { of_loop: self.index, client: key }) => {
+                // It could be read before.
+                match read_call(client, exchange) {
+                    Ok(call) => self.refuse_call(client, exchange, &call, over),
+                    Err(fault) => self.refuse(client, exchange, fault.into()),
+                }
             }
             // A seat is on its way.
             stage => {

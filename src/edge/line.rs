@@ -9,16 +9,15 @@ use super::shared::Seat;
 use super::slots::Key;
 use super::socket::{Moved, Socket};
 use super::timers::Alarm;
-#[cfg(feature = "tls")]
-use super::tls::Secured;
+use super::tls::{Broken, Secured};
 use crate::mesh::Member;
 use crate::model::{ConnectFailure, Scheme};
+use crate::outbound::trust::Trust;
 
 /// A connection to whoever answers.
 pub(super) struct Line {
     pub(super) socket: Socket,
     /// What stands between the socket and the plain bytes.
-    #[cfg(feature = "tls")]
     pub(super) secured: Option<Secured>,
     /// The instance; `None` for the API server.
     pub(super) member: Option<Arc<Member>>,
@@ -64,7 +63,6 @@ impl Line {
         let readiness = if phase == Phase::Connecting { Readiness::NONE } else { Readiness::OPEN };
         Self {
             socket,
-            #[cfg(feature = "tls")]
             secured: None,
             member,
             owner: None,
@@ -84,18 +82,14 @@ impl Line {
     }
 
     /// One to an instance that is being connected to.
-    pub(super) fn to_instance(socket: Socket, member: &Arc<Member>) -> Result<Self, ConnectFailure> {
+    pub(super) fn to_instance(socket: Socket, member: &Arc<Member>, trust: &Trust) -> Result<Self, ConnectFailure> {
         let line = Self::new(socket, Some(Arc::clone(member)), Phase::Connecting);
         match member.scheme {
             Scheme::Http => Ok(line),
-            #[cfg(feature = "tls")]
             Scheme::Https => {
-                let secured = Secured::new(&member.host).map_err(ConnectFailure::Tls)?;
+                let secured = Secured::to(&member.host, trust).map_err(ConnectFailure::Tls)?;
                 Ok(Self { secured: Some(secured), ..line })
             }
-            // Registration refuses https where it is not built in.
-            #[cfg(not(feature = "tls"))]
-            Scheme::Https => Err(ConnectFailure::NotAllowed),
         }
     }
 
@@ -109,11 +103,16 @@ impl Line {
 
     /// Goes on with what must be done before anything can be sent. Answers whether that is done.
     pub(super) fn secure(&mut self) -> Result<bool, String> {
-        #[cfg(feature = "tls")]
-        if let Some(secured) = &mut self.secured {
-            return secured.shake(&self.socket);
-        }
-        Ok(true)
+        let Some(secured) = &mut self.secured else { return Ok(true) };
+        secured.shake(&self.socket).map_err(|broken| match broken {
+            Broken::Plain => "what it says is not TLS".to_owned(),
+            Broken::Because(why) => why,
+        })
+    }
+
+    /// Why the other side has refused us, although the connection was secured.
+    pub(super) fn refusal(&mut self) -> Option<String> {
+        self.secured.as_mut().filter(|_| !self.answered)?.refusal()
     }
 
     /// Sends what can be sent.
@@ -121,9 +120,8 @@ impl Line {
         if matches!(self.phase, Phase::Connecting | Phase::Shaking) {
             return;
         }
-        #[cfg(feature = "tls")]
         if let Some(secured) = &mut self.secured {
-            self.deaf |= secured.send(&self.socket).is_err();
+            self.deaf |= secured.send(&self.socket) == Moved::Broken;
         }
         while !self.output.is_empty() && !self.deaf {
             let output = std::mem::take(&mut self.output);
@@ -152,16 +150,14 @@ impl Line {
     }
 
     fn write_once(&mut self, bytes: &[u8]) -> Moved {
-        #[cfg(feature = "tls")]
-        if let Some(secured) = &mut self.secured {
-            return secured.write(&self.socket, bytes);
+        match &mut self.secured {
+            Some(secured) => secured.write(&self.socket, bytes),
+            None => self.socket.write(bytes),
         }
-        self.socket.write(bytes)
     }
 
     /// Says that nothing more will be sent.
     pub(super) fn finish(&mut self) {
-        #[cfg(feature = "tls")]
         if let Some(secured) = &mut self.secured {
             secured.finish(&self.socket);
         }
@@ -174,13 +170,10 @@ impl Line {
             return if self.readiness.ended { Moved::Bytes(0) } else { Moved::Blocked };
         }
         let buffer = self.input.room_to_read(spare, room(so_far));
-        #[cfg(feature = "tls")]
         let (moved, more) = match &mut self.secured {
             Some(secured) => secured.read_into(&self.socket, buffer),
             None => self.socket.read_into(buffer),
         };
-        #[cfg(not(feature = "tls"))]
-        let (moved, more) = self.socket.read_into(buffer);
         self.readiness.has_read(moved, more);
         self.answered |= matches!(moved, Moved::Bytes(read) if read > 0);
         moved

@@ -1,20 +1,22 @@
 //! How other threads reach an event loop: they leave a message and wake it.
 
 use std::io;
-use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::shared::{Open, Seat};
+use super::acceptor::Acceptor;
+use super::gate::Arrival;
+use super::shared::Seat;
 use super::slots::Key;
-use super::socket::Socket;
 use crate::model::sync::Locked;
 
 /// A message to an event loop.
 pub(super) enum Mail {
     /// A connection that another loop accepted.
-    Connection(Socket, Option<IpAddr>, Open),
+    Connection(Arrival),
+    /// Clients to come are secured with this.
+    Acceptor(Option<Acceptor>),
     /// Something a client's request waits for may have happened.
     Look(Key),
     /// A seat at the desk for the call of this client.
@@ -25,6 +27,8 @@ pub(super) enum Mail {
     Close,
     /// Waits between attempts and long polls are over.
     Hurry,
+    /// Say that the loop goes round, by counting here.
+    Count(Arc<AtomicUsize>),
     /// End.
     Stop,
 }

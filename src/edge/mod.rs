@@ -12,12 +12,15 @@
 //! | `client`, `serve` | a caller's connection: what it is, and all that happens on it |
 //! | `exchange` | one request from its head to its answer |
 //! | `calls`, `attempts`, `answers` | a call: driving its machine, one attempt, the answer to it |
-//! | `forward`, `tunnel` | what is written when a call passes through; WebSockets |
-//! | `line`, `tls`, `pool` | a connection to an instance or to the API server; those that are kept |
+//! | `forward`, `tunnel`, `watch`, `taps` | what is written when a call passes through; WebSockets; long polls; calls that have ended, for whoever looks on |
+//! | `line`, `pool` | a connection to an instance or to the API server; those that are kept |
+//! | `tls`, `acceptor` | what makes a connection on either side secret, and whom it trusts |
 //! | `inner`, `desk` | handing requests to the API server, and which calls may run on its workers |
 //!
 //! Nothing here blocks: no name is looked up, no file read, nothing slept through. Each deadline is a number beside its connection.
 
+#[cfg_attr(not(feature = "tls"), path = "no_acceptor.rs")]
+mod acceptor;
 mod answers;
 mod attempts;
 mod buffers;
@@ -38,30 +41,36 @@ mod serve;
 mod shared;
 mod slots;
 mod socket;
+mod taps;
 mod timers;
-#[cfg(feature = "tls")]
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
 mod tunnel;
+mod watch;
 
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
+pub use acceptor::Acceptor;
 pub use config::{Address, Config, InvokeOn};
 
+use gate::{Door, Side};
 use mail::Mail;
 use reactor::Loop;
 use shared::Shared;
 
 use crate::mesh::Mesh;
+use crate::model::Invalid;
 use crate::telemetry::doors::DoorCounters;
 
 /// The running edge. Dropping it stops it.
 pub struct Edge {
     shared: Arc<Shared>,
     addresses: Vec<Address>,
+    admin_addresses: Vec<Address>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -70,6 +79,8 @@ pub struct Edge {
 pub enum EdgeError {
     /// This address cannot be listened on.
     Listen(String, io::Error),
+    /// A setting is not acceptable.
+    Invalid(Invalid),
     /// The system refused a thread or an event queue.
     Thread(io::Error),
 }
@@ -90,25 +101,33 @@ impl Edge {
         (loops, lines)
     }
 
-    /// Opens the doors. `loopback`: all of them are TCP on loopback.
+    /// Opens the doors: at `public`, and for the API at `admin`, if that is not empty.
     ///
     /// # Errors
     /// [`EdgeError`] when an address cannot be listened on or the system refuses a thread.
     pub fn start(
         mesh: &Mesh,
         config: &Config,
-        addresses: &[Address],
-        loopback: bool,
+        public: &[Address],
+        admin: &[Address],
         counters: &Arc<DoorCounters>,
     ) -> Result<Self, EdgeError> {
         let files = socket::raise_file_limit();
         let half = usize::try_from(files / 2).unwrap_or(usize::MAX).max(1);
         let most = if config.max_connections == 0 { half } else { config.max_connections.min(half) };
-        let (addresses, listeners) = gate::open(addresses).map_err(|(address, error)| EdgeError::Listen(address, error))?;
-        let shared = Arc::new(Shared::new(mesh, config, most, loopback, Arc::clone(counters)));
+        let acceptor = Acceptor::read(config).map_err(EdgeError::Invalid)?;
+        let open = |addresses: &[Address], side: Side| {
+            let door = Door { is_secured: acceptor.is_some(), is_judged: Address::are_judged(addresses), side };
+            gate::open(addresses, door).map_err(|(address, error)| EdgeError::Listen(address, error))
+        };
+        let (addresses, mut listeners) = open(public, if admin.is_empty() { Side::Both } else { Side::Calls })?;
+        let (admin_addresses, more) = open(admin, Side::Api)?;
+        listeners.extend(more);
+        let shared = Arc::new(Shared::new(mesh, config, most, Arc::clone(counters)));
         let (mut loops, mut mailboxes) = (Vec::new(), Vec::new());
         for index in 0..counters.loops.len() {
-            let (each, mailbox) = Loop::new(index, Arc::clone(&shared)).map_err(EdgeError::Thread)?;
+            let (mut each, mailbox) = Loop::new(index, Arc::clone(&shared)).map_err(EdgeError::Thread)?;
+            each.acceptor.clone_from(&acceptor);
             loops.push(each);
             mailboxes.push(mailbox);
         }
@@ -117,7 +136,7 @@ impl Edge {
         }
         // Set once: this is the only place.
         let _ = shared.mailboxes.set(mailboxes);
-        let mut edge = Self { shared, addresses, threads: Vec::new() };
+        let mut edge = Self { shared, addresses, admin_addresses, threads: Vec::new() };
         for each in loops {
             let thread = thread::Builder::new().name("weft-edge".to_owned()).stack_size(STACK);
             edge.threads.push(thread.spawn(move || each.run()).map_err(EdgeError::Thread)?);
@@ -130,12 +149,24 @@ impl Edge {
         &self.addresses
     }
 
+    /// Where the API is answered, if that is a place of its own.
+    pub fn admin_addresses(&self) -> &[Address] {
+        &self.admin_addresses
+    }
+
     /// Hands every loop its share of fresh connections to the API server; those it had are given up.
     pub fn use_lines(&self, mut lines: Vec<UnixStream>) {
         let loops = self.threads.len();
         for index in 0..loops {
             let share = lines.split_off(lines.len() - lines.len() / (loops - index));
             self.shared.send(index, Mail::Lines(share));
+        }
+    }
+
+    /// Secures clients to come by this.
+    pub fn use_acceptor(&self, acceptor: Option<&Acceptor>) {
+        for index in 0..self.threads.len() {
+            self.shared.send(index, Mail::Acceptor(acceptor.cloned()));
         }
     }
 
@@ -152,6 +183,15 @@ impl Edge {
         for index in 0..self.threads.len() {
             self.shared.send(index, Mail::Hurry);
         }
+    }
+
+    /// Has every loop count in the answer, as soon as it comes to that, and says how many loops there are.
+    pub fn count_loops(&self) -> (Arc<AtomicUsize>, usize) {
+        let counted = Arc::new(AtomicUsize::new(0));
+        for index in 0..self.threads.len() {
+            self.shared.send(index, Mail::Count(Arc::clone(&counted)));
+        }
+        (counted, self.threads.len())
     }
 
     /// Whether no request is being answered.

@@ -1,5 +1,7 @@
 //! Connections to instances that are kept for the next call.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use super::line::{Line, Phase};
 use super::reactor::{LINE, Loop};
 use super::slots::Key;
 use super::socket::Moved;
+use super::tls::Secured;
 use crate::mesh::Member;
 
 /// How long a connection to an instance is kept idle, unless it says less: shorter than the keep-alive of common servers, so that they
@@ -17,6 +20,29 @@ use crate::mesh::Member;
 const IDLE_AGE: Duration = Duration::from_secs(4);
 /// Idle connections kept per instance and loop.
 const MOST_IDLE: usize = 1024;
+
+/// Idle connections by the instance they lead to. Each keeps its instance, so that no other has the same address.
+pub(super) type Idle = HashMap<usize, Vec<Key>, BuildHasherDefault<ByAddress>>;
+
+/// Spreads addresses, which nobody outside chooses, by one multiplication (Knuth's, with 2^64 over the golden ratio).
+#[derive(Default)]
+pub(super) struct ByAddress(u64);
+
+impl Hasher for ByAddress {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte));
+        }
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        self.0 = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 impl Loop {
     /// Takes a connection to an instance or the API server into the loop.
@@ -41,6 +67,8 @@ impl Loop {
 
     /// Puts a connection back after an exchange, or ends it.
     pub(super) fn park(&mut self, key: Key, mut line: Box<Line>, reusable: bool) {
+        // What has come beyond an answer would be taken for the next one.
+        let reusable = reusable && !line.secured.as_ref().is_some_and(Secured::has_pending);
         let Some(member) = line.member.as_ref().filter(|_| reusable && !line.readiness.ending && !line.readiness.ended) else {
             self.lines.remove(key);
             return;

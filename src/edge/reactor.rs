@@ -1,20 +1,22 @@
 //! An event loop: one thread that serves many connections, and never waits for any one of them.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
+use super::acceptor::Acceptor;
 use super::buffers::Spare;
 use super::client::Client;
 use super::exchange::Exchange;
-use super::gate::Gate;
+use super::gate::{Door, Gate};
 use super::inner::Inner;
 use super::line::{Line, Phase};
 use super::mail::{Mail, Mailbox};
+use super::pool::Idle;
 use super::shared::Shared;
 use super::slots::{Key, Slots};
 use super::socket::Listener;
@@ -30,14 +32,18 @@ pub(super) struct Loop {
     pub(super) poll: Poll,
     mailbox: Arc<Mailbox>,
     wake: Arc<dyn Fn(u64) + Send + Sync>,
+    /// What clients are secured with.
+    pub(super) acceptor: Option<Acceptor>,
+    /// Steps of handshakes that may be made before others have a turn.
+    pub(super) handshakes: usize,
     /// The loop that accepts has it.
     pub(super) gate: Option<Gate>,
     pub(super) clients: Slots<Box<Client>>,
     pub(super) lines: Slots<Box<Line>>,
     pub(super) timers: Timers,
     pub(super) line_timers: Timers,
-    /// Idle connections by the instance they lead to. Each keeps its instance, so that no other has the same address.
-    pub(super) idle: HashMap<usize, Vec<Key>>,
+    /// Connections to instances that wait for the next call.
+    pub(super) idle: Idle,
     pub(super) inner: Inner,
     pub(super) spare: Spare,
     /// Exchanges to be used again. In boxes, so that a client takes one without moving it.
@@ -58,6 +64,8 @@ pub(super) struct Loop {
 
 /// Events taken in at once.
 const EVENTS: usize = 1024;
+/// Steps of handshakes in one turn: some milliseconds.
+const HANDSHAKES: usize = 16;
 /// What an event is about, in the lower two bits of its token.
 pub(super) const CLIENT: usize = 0;
 pub(super) const LINE: usize = 1;
@@ -78,12 +86,14 @@ impl Loop {
             index,
             poll,
             wake: Arc::new(move |bits| to.send(Mail::Look(Key::of_bits(bits)))),
+            acceptor: None,
+            handshakes: HANDSHAKES,
             gate: None,
             clients: Slots::new(),
             lines: Slots::new(),
             timers: Timers::new(now),
             line_timers: Timers::new(now),
-            idle: HashMap::new(),
+            idle: Idle::default(),
             inner: Inner::default(),
             spare: Spare::default(),
             exchanges: Vec::new(),
@@ -100,8 +110,8 @@ impl Loop {
     }
 
     /// Makes this loop the one that accepts.
-    pub(super) fn open(&mut self, listeners: Vec<Listener>) -> io::Result<()> {
-        for (n, listener) in listeners.iter().enumerate() {
+    pub(super) fn open(&mut self, listeners: Vec<(Listener, Door)>) -> io::Result<()> {
+        for (n, (listener, _)) in listeners.iter().enumerate() {
             let token = Token((n + 1) << 2 | OTHER);
             self.poll.registry().register(&mut SourceFd(&listener.raw()), token, Interest::READABLE)?;
         }
@@ -123,6 +133,7 @@ impl Loop {
             for event in &events {
                 self.hear(event);
             }
+            self.handshakes = HANDSHAKES;
             self.accept();
             self.ring();
             for key in std::mem::take(&mut self.again) {
@@ -145,7 +156,8 @@ impl Loop {
             return Duration::ZERO;
         }
         let rest = self.gate.as_ref().and_then(|gate| gate.rests_until).map(|until| until.saturating_duration_since(self.now));
-        let all = [self.timers.quiet(self.now), self.line_timers.quiet(self.now), rest, Some(LONGEST)];
+        let past = self.timers.past(self.now);
+        let all = [self.timers.quiet(past), self.line_timers.quiet(past), rest, Some(LONGEST)];
         all.into_iter().flatten().min().unwrap_or(LONGEST)
     }
 
@@ -188,12 +200,14 @@ impl Loop {
     fn read_mail(&mut self) {
         for mail in self.mailbox.collect() {
             match mail {
-                Mail::Connection(socket, address, open) => self.welcome(socket, address, open),
+                Mail::Connection(arrival) => self.welcome(arrival),
+                Mail::Acceptor(acceptor) => self.acceptor = acceptor,
                 Mail::Look(key) => self.drive(key),
                 Mail::Seat(key, seat) => self.seat(key, seat),
                 Mail::Lines(streams) => self.take_lines(streams),
                 Mail::Close => self.close_doors(),
                 Mail::Hurry => self.hurry(),
+                Mail::Count(loops) => drop(loops.fetch_add(1, Ordering::SeqCst)),
                 Mail::Stop => self.stopped = true,
             }
         }
@@ -201,7 +215,8 @@ impl Loop {
 
     /// Looks after whatever's time has come.
     fn ring(&mut self) {
-        while let Some((tick, key)) = self.timers.due(self.now) {
+        let past = self.timers.past(self.now);
+        while let Some((tick, key)) = self.timers.due(past) {
             let Some(mut client) = self.clients.lend(key) else { continue };
             if self.timers.is_over(&mut client.alarm, key, tick) {
                 self.attend(key, client, Self::expire);
@@ -209,7 +224,7 @@ impl Loop {
                 self.clients.give_back(key, client);
             }
         }
-        while let Some((tick, key)) = self.line_timers.due(self.now) {
+        while let Some((tick, key)) = self.line_timers.due(past) {
             let Some(line) = self.lines.get_mut(key) else { continue };
             if self.line_timers.is_over(&mut line.alarm, key, tick) && line.owner.is_none() && line.member.is_some() {
                 self.drop_idle(key);

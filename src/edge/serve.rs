@@ -1,6 +1,5 @@
 //! A caller's connection from its first byte to its last: reading, answering one request after the other, patience, and the end.
 
-use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,11 +9,12 @@ use mio::{Interest, Token};
 
 use super::client::{Client, Stage};
 use super::exchange::Flow;
+use super::gate::Arrival;
 use super::reactor::{CLIENT, Loop};
-use super::shared::Open;
 use super::slots::Key;
-use super::socket::{Moved, Socket};
+use super::socket::Moved;
 use super::timers::Tick;
+use super::tls::{Broken, Secured};
 use crate::contract::answer::ApiError;
 use crate::model::shown;
 
@@ -29,15 +29,21 @@ pub(super) enum Fate {
 const BACKLOG: usize = 64 * 1024;
 /// Requests of one client answered before others have a turn.
 const TURN: usize = 64;
+/// Handshakes up to here go on whatever else is in memory; hardly any is longer.
+const LONG_HANDSHAKE: usize = 16 * 1024;
 /// How long, and how much, is thrown away after the last answer.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
 
 impl Loop {
     /// A new connection.
-    pub(super) fn welcome(&mut self, socket: Socket, address: Option<IpAddr>, open: Open) {
-        let raw = socket.raw();
-        let key = self.clients.insert(Box::new(Client::new(socket, address, open)));
+    pub(super) fn welcome(&mut self, arrival: Arrival) {
+        let secured = match self.acceptor.as_ref().filter(|_| arrival.door.is_secured).map(Secured::from).transpose() {
+            Ok(secured) => secured,
+            Err(why) => return log::error!("a connection cannot be secured: {why}"),
+        };
+        let raw = arrival.socket.raw();
+        let key = self.clients.insert(Box::new(Client::new(arrival, secured)));
         let token = Token((key.place() as usize) << 2 | CLIENT);
         if let Err(error) = self.poll.registry().register(&mut SourceFd(&raw), token, Interest::READABLE | Interest::WRITABLE) {
             log::warn!("a connection cannot be watched: {error}");
@@ -94,6 +100,11 @@ impl Loop {
                 self.flush(client);
             }
             match client.stage {
+                Stage::Shaking => {
+                    if !self.shake(key, client) {
+                        return Fate::Stays;
+                    }
+                }
                 Stage::Idle | Stage::Head => {
                     if client.closes && !client.readiness.broken {
                         if !client.output.is_empty() {
@@ -102,7 +113,7 @@ impl Loop {
                         if !client.output.is_empty() {
                             return Fate::Stays;
                         }
-                        client.socket.finish();
+                        client.finish();
                         client.stage = Stage::Lingering(0);
                         client.until = self.timers.tick(self.now + LINGER);
                         continue;
@@ -116,7 +127,10 @@ impl Loop {
                     }
                     self.flush(client);
                     match client.read(&mut self.spare, 0) {
-                        Moved::Bytes(0) if client.output.is_empty() => return Fate::Goes,
+                        Moved::Bytes(0) if client.output.is_empty() => {
+                            client.take_leave();
+                            return Fate::Goes;
+                        }
                         Moved::Bytes(0) => {
                             // No more requests will come; what has been answered is still to be sent.
                             client.closes = true;
@@ -149,6 +163,45 @@ impl Loop {
         Fate::Stays
     }
 
+    /// Goes on with securing a connection. Answers whether more can be done on it now.
+    fn shake(&mut self, key: Key, client: &mut Client) -> bool {
+        // Handshakes cost a hundred times what a request does: others have a turn between them.
+        if self.handshakes == 0 {
+            self.again.push(key);
+            return false;
+        }
+        self.handshakes -= 1;
+        let mut shaken = client.secured.as_mut().map_or(Ok(true), |secured| secured.shake(&client.socket));
+        let holds = client.holds();
+        if shaken == Ok(false) && holds > LONG_HANDSHAKE && !self.shared.has_room_for(holds.saturating_sub(client.charged)) {
+            self.counters().refused_buffers.add(1);
+            shaken = Err(Broken::Because("as much is in memory as may be".to_owned()));
+        }
+        match shaken {
+            Ok(false) => return false,
+            Ok(true) => {
+                self.counters().handshakes.add(1);
+                client.name = client.secured.as_ref().and_then(Secured::name);
+                client.stage = Stage::Idle;
+                client.until = self.timers.tick(self.now + self.shared.config.head_timeout_ms.duration());
+            }
+            Err(Broken::Plain) => {
+                self.counters().malformed.add(1);
+                client.secured = None;
+                self.refuse_at_once(client, ApiError::Malformed("this port speaks TLS; use https://"));
+            }
+            Err(Broken::Because(why)) => {
+                self.counters().failed_handshakes.add(1);
+                log::debug!("a handshake failed: {}", shown(&why));
+                client.secured = None;
+                client.socket.finish();
+                client.stage = Stage::Lingering(0);
+                client.until = self.timers.tick(self.now + LINGER);
+            }
+        }
+        true
+    }
+
     /// The time of whatever a client does is over.
     pub(super) fn expire(&mut self, key: Key, client: &mut Client) -> Fate {
         let now = self.timers.tick(self.now);
@@ -158,8 +211,13 @@ impl Loop {
             return Fate::Goes;
         }
         match client.stage {
+            Stage::Shaking => {
+                self.counters().handshake_timeouts.add(1);
+                return Fate::Goes;
+            }
             Stage::Idle => {
                 self.counters().idle_timeouts.add(1);
+                client.take_leave();
                 return Fate::Goes;
             }
             Stage::Head => {
@@ -179,14 +237,10 @@ impl Loop {
 
     /// Sends what can be sent.
     pub(super) fn flush(&self, client: &mut Client) {
-        if client.output.is_empty() || !client.readiness.writable {
+        if !client.readiness.writable || !client.owes() {
             return;
         }
-        match client.output.send(&client.socket) {
-            Moved::Bytes(_) => {}
-            Moved::Blocked => client.readiness.writable = false,
-            Moved::Broken => client.readiness.broken = true,
-        }
+        client.send();
     }
 
     /// Leaves a client until something happens.
@@ -237,7 +291,7 @@ impl Loop {
         self.mark_busy(&mut client, false);
         self.charge(&mut client, 0);
         if let Some(exchange) = client.exchange.take() {
-            self.abandon(key, exchange);
+            self.abandon(key, &client, exchange);
         }
         self.clients.remove(key);
     }

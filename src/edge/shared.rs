@@ -13,6 +13,7 @@ use super::slots::Key;
 use crate::mesh::Mesh;
 use crate::model::ServiceName;
 use crate::model::sync::Locked;
+use crate::outbound::trust::Trust;
 use crate::telemetry::doors::{DoorCounters, LoopCounters};
 
 /// Shared by all loops.
@@ -21,8 +22,8 @@ pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) limits: Limits,
     pub(super) max_connections: usize,
-    /// All doors are TCP on loopback, so that a request for another host has been led here.
-    pub(super) loopback: bool,
+    /// What connections to instances are secured with.
+    pub(super) trust: Trust,
     pub(super) counters: Arc<DoorCounters>,
     /// Answers carry `Connection: close`, and nothing new is accepted.
     pub(super) closing: AtomicBool,
@@ -44,12 +45,12 @@ pub(super) struct Waiting {
 }
 
 impl Shared {
-    pub(super) fn new(mesh: &Mesh, config: &Config, max_connections: usize, loopback: bool, counters: Arc<DoorCounters>) -> Self {
+    pub(super) fn new(mesh: &Mesh, config: &Config, max_connections: usize, counters: Arc<DoorCounters>) -> Self {
         Self {
             mesh: mesh.clone(),
             limits: Limits { head: config.max_head_bytes, target: config.max_target_bytes },
             max_connections,
-            loopback,
+            trust: Trust::of(mesh),
             counters,
             closing: AtomicBool::new(false),
             desk: Desk::new(config.workers.saturating_sub(config.reserved_workers), config.queue),

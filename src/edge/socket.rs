@@ -8,6 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
+#[cfg(feature = "tls")]
+use rustix::net::SendAncillaryBuffer;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
 
 /// How many connections may wait to be accepted.
@@ -95,15 +97,21 @@ impl Socket {
     }
 }
 
+#[cfg(feature = "tls")]
 impl io::Read for &Socket {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         Ok(rustix::net::recv(&self.0, into, RecvFlags::empty()).map(|(read, _)| read)?)
     }
 }
 
+#[cfg(feature = "tls")]
 impl io::Write for &Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(&self.0, bytes, SendFlags::NOSIGNAL)?)
+        self.write_vectored(&[io::IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, pieces: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        Ok(rustix::net::sendmsg(&self.0, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -174,12 +182,12 @@ impl Reserve {
 
     /// Accepts a connection only to say `why` and close it, so that it does not wait for nothing and the listener does not stay ready for
     /// ever. Answers whether there was one.
-    pub(super) fn turn_one_away(&mut self, listener: &Listener, why: &str) -> bool {
+    pub(super) fn turn_one_away(&mut self, listener: &Listener, why: &[u8]) -> bool {
         self.0 = None;
         let accepted = listener.accept();
         if let Ok(Some((socket, _))) = &accepted {
             // Whether it is read does not matter: the connection closes.
-            let _ = socket.write(why.as_bytes());
+            let _ = socket.write(why);
             socket.finish();
         }
         let went = matches!(accepted, Ok(Some(_)));

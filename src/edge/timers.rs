@@ -45,8 +45,7 @@ impl Timers {
     /// The tick at or just after `instant`.
     pub(super) fn tick(&self, instant: Instant) -> Tick {
         let since = instant.saturating_duration_since(self.origin);
-        let whole = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        Tick(whole.saturating_add(u64::from(!since.subsec_nanos().is_multiple_of(1_000_000))))
+        Tick(since.as_secs().saturating_mul(1000).saturating_add(u64::from(since.subsec_nanos().div_ceil(1_000_000))))
     }
 
     /// Sets the deadline of `key`.
@@ -58,11 +57,16 @@ impl Timers {
         }
     }
 
+    /// The last tick that has come by `now`: the same for all that began together.
+    pub(super) fn past(&self, now: Instant) -> Tick {
+        let since = now.saturating_duration_since(self.origin);
+        Tick(since.as_secs().saturating_mul(1000).saturating_add(u64::from(since.subsec_millis())))
+    }
+
     /// The next one to look at whose time has come.
-    pub(super) fn due(&mut self, now: Instant) -> Option<(Tick, Key)> {
-        let past = now.saturating_duration_since(self.origin).as_millis();
+    pub(super) fn due(&mut self, past: Tick) -> Option<(Tick, Key)> {
         let Reverse((tick, _)) = self.heap.peek()?;
-        if u128::from(tick.0) > past {
+        if *tick > past {
             return None;
         }
         self.heap.pop().map(|Reverse((tick, bits))| (tick, Key::of_bits(bits)))
@@ -85,10 +89,10 @@ impl Timers {
         false
     }
 
-    /// How long nothing is due.
-    pub(super) fn quiet(&self, now: Instant) -> Option<Duration> {
+    /// How long nothing is due, or up to a millisecond longer.
+    pub(super) fn quiet(&self, past: Tick) -> Option<Duration> {
         let Reverse((tick, _)) = self.heap.peek()?;
-        Some((self.origin + Duration::from_millis(tick.0)).saturating_duration_since(now))
+        Some(Duration::from_millis(tick.0.saturating_sub(past.0)))
     }
 }
 
@@ -109,15 +113,15 @@ mod tests {
         timers.set(&mut alarm, key, tick);
         let later = timers.tick(at(50));
         timers.set(&mut alarm, key, later);
-        assert_eq!(timers.quiet(origin), Some(Duration::from_millis(10)), "the look stays where it was");
+        assert_eq!(timers.quiet(timers.past(origin)), Some(Duration::from_millis(10)), "the look stays where it was");
         let mut over = Vec::new();
         for ms in 0..100 {
-            while let Some((tick, key)) = timers.due(at(ms)) {
+            while let Some((tick, key)) = timers.due(timers.past(at(ms))) {
                 over.extend(timers.is_over(&mut alarm, key, tick).then_some(ms));
             }
         }
         assert_eq!(over, [50]);
-        assert_eq!(timers.quiet(at(100)), None);
+        assert_eq!(timers.quiet(timers.past(at(100))), None);
     }
 
     #[test]
@@ -133,7 +137,7 @@ mod tests {
         }
         let mut over = Vec::new();
         for ms in 0..100 {
-            while let Some((tick, key)) = timers.due(at(ms)) {
+            while let Some((tick, key)) = timers.due(timers.past(at(ms))) {
                 over.extend(timers.is_over(&mut alarm, key, tick).then_some(ms));
             }
             if ms == 30 {

@@ -1,5 +1,6 @@
 //! WebSockets: after both sides have agreed to switch, bytes in both directions, unread.
 
+use super::calls::Form;
 use super::client::Client;
 use super::exchange::{Exchange, Flow, Task};
 use super::http1::RequestHead;
@@ -7,7 +8,7 @@ use super::line::Line;
 use super::reactor::Loop;
 use super::slots::Key;
 use super::socket::Moved;
-use crate::mesh::call::CallMachine;
+use crate::mesh::call::{CallMachine, Step};
 use crate::model::Fields;
 
 /// A connection that has become a tunnel.
@@ -15,6 +16,7 @@ pub(super) struct Tunnel {
     line: Key,
     /// The call that it is, which holds its slot until the tunnel ends.
     machine: CallMachine,
+    form: Form,
     /// The caller's end has been passed on to the instance.
     finished: bool,
 }
@@ -40,8 +42,8 @@ pub(super) fn asked_for(request: &RequestHead) -> Asked {
 }
 
 impl Tunnel {
-    pub(super) const fn new(line: Key, machine: CallMachine) -> Self {
-        Self { line, machine, finished: false }
+    pub(super) const fn new(line: Key, machine: CallMachine, form: Form) -> Self {
+        Self { line, machine, form, finished: false }
     }
 }
 
@@ -54,7 +56,9 @@ impl Loop {
             Flow::Over | Flow::Abort => {
                 // However it ended: what it was used for is nobody's business.
                 tunnel.machine.body_end(Ok(()), self.now, 0);
-                tunnel.machine.step(self.now);
+                if let Step::Done(end) = tunnel.machine.step(self.now) {
+                    self.shared.mesh.observe(&tunnel.machine, &end.report, || tunnel.form.asked(exchange, client));
+                }
                 self.lines.remove(tunnel.line);
                 client.closes = true;
             }
@@ -103,7 +107,8 @@ impl Loop {
     }
 
     /// The caller has gone.
-    pub(super) fn abandon_tunnel(&mut self, tunnel: &Tunnel) {
+    pub(super) fn abandon_tunnel(&mut self, client: &Client, exchange: &Exchange, mut tunnel: Tunnel) {
+        self.shared.mesh.observe_abandoned(&mut tunnel.machine, || tunnel.form.asked(exchange, client));
         self.lines.remove(tunnel.line);
     }
 }

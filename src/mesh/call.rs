@@ -18,20 +18,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Running;
-use super::cluster::{Admission, Cluster, Entry, InFlight, Showed};
+use super::cluster::{Admission, CallEnded, Cluster, Entry, InFlight, Showed};
 pub use super::meta::{CallMeta, Mode};
 use super::pick::Ask;
 use super::queue::{Ticket, Wake};
-pub use super::report::{AttemptReport, Attempts, End, Report};
+use super::report::told;
+pub use super::report::{AttemptReport, Attempts, Connection, End, Report};
 pub use super::step::{Attempt, Step, Verdict};
 use crate::model::time::Chances;
-use crate::model::{CallError, Cause, ConnectFailure, Failure, Fields, Limit, Method, RequestId, ServiceName};
+use crate::model::{CallError, Cause, ConnectFailure, Failure, Fields, Limit, Method, Reason, RequestId, ServiceName};
 use crate::policy::Policy;
 use crate::policy::balance::Draw;
 use crate::policy::classify::{Again, Event, Meaning, Outcome, classify};
 use crate::policy::retry::{self, Budget};
 use crate::policy::route::Decision;
 use crate::policy::timeout::{self, Deadline, FLOOR};
+use crate::telemetry::context::Context;
 
 /// The machine.
 pub struct CallMachine {
@@ -41,6 +43,8 @@ pub struct CallMachine {
     decision: Decision,
     is_mirror: bool,
     mode: Mode,
+    /// The trace it belongs to, where traces are made.
+    trace: Option<Context>,
     wake: Wake,
     /// Counts the call as running.
     running: Running,
@@ -69,6 +73,11 @@ pub struct CallMachine {
     not_sent: bool,
     hurried: bool,
     counted: bool,
+    /// Waiting for a slot or a worker, so far and since when.
+    queued: Duration,
+    queued_since: Option<Instant>,
+    /// When the last attempt ended; before the first, when the call began.
+    free_since: Instant,
     /// What the last attempt came to: the cause of the call's failure if there is no further one, and what that says of the service.
     last: Option<(Cause, Outcome)>,
 }
@@ -129,6 +138,7 @@ impl CallMachine {
             caller,
             chances,
             is_mirror: meta.is_mirror,
+            trace: meta.trace,
             start: now,
             deadline: Deadline::new(timeouts, meta.timeout, now),
             state: State::New,
@@ -142,6 +152,9 @@ impl CallMachine {
             not_sent: true,
             hurried: false,
             counted: false,
+            queued: Duration::ZERO,
+            queued_since: None,
+            free_since: now,
             last: None,
             decision,
             cluster,
@@ -192,6 +205,7 @@ impl CallMachine {
     pub fn head(&mut self, status: u16, headers: &dyn Fields, now: Instant, roll: u64) -> Verdict {
         let Some(mut flight) = self.sent() else { return Verdict::Discard };
         flight.answered_after = Some(now.saturating_duration_since(flight.began));
+        self.about_attempt(|report| report.first_byte = flight.answered_after);
         self.not_sent = false;
         let meaning = classify(&Event::Answer(status, headers), self.retry(), flight.cut_short_by_caller);
         if let Some(until) = self.retry_at(&meaning, false, now, roll) {
@@ -230,6 +244,27 @@ impl CallMachine {
         if let Some(flight) = self.sent() {
             self.attempt_failed(flight, failure, None, true, now, roll);
         }
+    }
+
+    /// The attempt under way has this connection.
+    pub fn connected(&mut self, connection: Connection) {
+        self.about_attempt(|report| report.connection = connection);
+    }
+
+    /// The call has waited for its turn before it was stepped.
+    pub fn waited(&mut self, time: Duration) {
+        self.queued += time;
+    }
+
+    /// Its caller has gone: what there is to say about it, unless it had ended. The machine is to be dropped.
+    pub fn abandon(&mut self, now: Instant) -> Option<Report> {
+        if let State::Sent(flight) | State::Answered(flight, ..) = &self.state {
+            let took = now.saturating_duration_since(flight.began);
+            self.about_attempt(|report| report.took = took);
+        }
+        let streams = self.mode == Mode::Stream && matches!(self.state, State::Answered(..));
+        let status = self.attempts.last().and_then(|last| last.first_byte.and(last.status)).filter(|_| streams).unwrap_or(0);
+        (!std::mem::replace(&mut self.counted, true)).then(|| self.report(status, None, now))
     }
 
     /// Part of the request's body is gone, so that it cannot be sent again from now on.
@@ -301,6 +336,11 @@ impl CallMachine {
         } else {
             self.cluster.enter(ticket, &ask, self.caller, &self.wake, now)
         };
+        if let Entry::Wait(_) = entry {
+            self.queued_since.get_or_insert(now);
+        } else {
+            self.queued += self.queued_since.take().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        }
         match entry {
             Entry::Go(admission, slot) => {
                 if admission.is_some() {
@@ -329,16 +369,22 @@ impl CallMachine {
             None => (cause, Outcome::Excluded),
         };
         if let Some(mut admission) = self.admission.take() {
-            self.cluster.settle(None, Some((&mut admission, outcome, self.took(now))), Some(now));
+            let ended = CallEnded { admission: &mut admission, outcome, took: self.took(now), lacked_budget: false };
+            self.cluster.settle(None, Some(ended), Some(now));
         }
         self.state = State::Ended(Err(cause));
     }
 
     fn send(&mut self, slot: InFlight, now: Instant) -> Attempt {
+        let trace = match self.trace {
+            Some(context) => Some(context.attempt(self.chances.next())),
+            None => None,
+        };
         let timeouts = self.timeouts();
         let (timeout, cut_short_by_caller) = self.deadline.attempt(timeouts, now);
         let connect_cut_short_by_caller = cut_short_by_caller && timeout < timeouts.connect_ms.duration();
         let attempt = Attempt {
+            trace,
             member: Arc::clone(&slot.member),
             number: self.attempts.count().saturating_add(1),
             connect: timeouts.connect_ms.duration().min(timeout),
@@ -351,7 +397,8 @@ impl CallMachine {
             is_mirror: self.is_mirror,
         };
         let cut_short = timeout < timeouts.attempt_ms.duration();
-        self.attempts.push(AttemptReport { member: Arc::clone(&slot.member), took: Duration::ZERO, status: None });
+        let waited = now.saturating_duration_since(self.free_since);
+        self.attempts.push(AttemptReport::sent(Arc::clone(&slot.member), self.took(now), waited, trace.map_or(0, |trace| trace.span)));
         self.state =
             State::Sent(Flight { slot, began: now, cut_short_by_caller, connect_cut_short_by_caller, cut_short, answered_after: None });
         attempt
@@ -359,6 +406,7 @@ impl CallMachine {
 
     fn attempt_failed(&mut self, flight: Flight, failure: Failure, status: Option<u16>, again: bool, now: Instant, roll: u64) {
         self.not_sent &= matches!(failure, Failure::Connect(_) | Failure::Stale { written: false });
+        self.about_attempt(|report| report.failure = Some(Cause::from(failure.clone()).reason()));
         let stale = matches!(failure, Failure::Stale { .. });
         let unreachable = matches!(failure, Failure::Connect(_) | Failure::Timeout);
         let connect = matches!(failure, Failure::Connect(_));
@@ -442,17 +490,15 @@ impl CallMachine {
         now: Instant,
     ) {
         self.count(&flight, meaning.instance, status, now);
-        let call = match (&result, meaning.call) {
-            // A retry that the budget refused says nothing about the service as a whole: another instance might have answered.
-            _ if self.budget_exhausted => Outcome::Excluded,
+        let outcome = match (&result, meaning.call) {
             // An attempt that the caller cut short says nothing either; what the one before it came to stands.
             (Err(Cause::DeadlineExceeded), Outcome::Excluded) => self.last.take().map_or(Outcome::Excluded, |(_, outcome)| outcome),
             (_, outcome) => outcome,
         };
-        let (mut admission, took) = (self.admission.take(), self.took(now));
+        let (mut admission, took, lacked_budget) = (self.admission.take(), self.took(now), self.budget_exhausted);
         let showed = flight.showed(meaning, unreachable, now);
-        let attempt = Some((&mut flight.slot, showed));
-        self.cluster.settle(attempt, admission.as_mut().map(|admission| (admission, call, took)), Some(now));
+        let call = admission.as_mut().map(|admission| CallEnded { admission, outcome, took, lacked_budget });
+        self.cluster.settle(Some((&mut flight.slot, showed)), call, Some(now));
         self.state = State::Ended(result);
     }
 
@@ -471,8 +517,19 @@ impl CallMachine {
             member.counters.failures.add(1);
         }
         member.counters.latency.record(took);
-        if let Some(report) = self.attempts.last_mut() {
+        self.free_since = now;
+        self.about_attempt(|report| {
             (report.took, report.status) = (took, status);
+            if outcome == Outcome::Failure {
+                report.failure = report.failure.or(Some(Reason::UpstreamStatus));
+            }
+        });
+    }
+
+    /// Notes something about the attempt under way.
+    fn about_attempt(&mut self, note: impl FnOnce(&mut AttemptReport)) {
+        if let Some(report) = self.attempts.last_mut() {
+            note(report);
         }
     }
 
@@ -493,11 +550,10 @@ impl CallMachine {
             }
             self.cluster.counters.decided(self.decision.delay.is_some(), result.is_err() && fallback.is_some());
         }
-        let attempts = std::mem::take(&mut self.attempts);
         let result = result.map_err(|cause| CallError {
             service: self.cluster.name.clone(),
-            attempts: attempts.count(),
-            instance: attempts.last().map(|attempt| attempt.member.id.clone()),
+            attempts: self.attempts.count(),
+            instance: self.attempts.last().map(|attempt| attempt.member.id.clone()),
             request_id: self.request_id.clone(),
             retry_skipped: self.retry_skipped.then_some(self.method),
             budget_exhausted: self.budget_exhausted,
@@ -505,7 +561,15 @@ impl CallMachine {
             fallback,
             cause,
         });
-        End { result, report: Report { attempts, took } }
+        let status = told(&result, self.mode, self.attempts.last());
+        let reason = result.as_ref().err().map(CallError::reason);
+        End { report: self.report(status, reason, now), result }
+    }
+
+    fn report(&mut self, status: u16, reason: Option<Reason>, now: Instant) -> Report {
+        let waiting = self.queued_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let (took, queued, streamed) = (self.took(now), self.queued + waiting, self.mode == Mode::Stream);
+        Report { context: self.trace, attempts: std::mem::take(&mut self.attempts), took, queued, status, reason, streamed }
     }
 }
 

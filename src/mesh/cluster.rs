@@ -23,6 +23,7 @@ use crate::policy::rate::{Limited, Limiter};
 use crate::policy::retry::Budget;
 use crate::telemetry::counters::ServiceCounters;
 use crate::telemetry::events::{Events, Kind};
+use crate::telemetry::history::History;
 
 /// One service.
 pub struct Cluster {
@@ -35,6 +36,8 @@ pub struct Cluster {
     pub(super) indices: Arc<AtomicU64>,
     /// Guarded: all that changes with calls, checks and registrations.
     pub(super) state: Locked<State>,
+    /// Guarded: what was counted lately; no call ever enters here.
+    pub(super) history: Locked<History>,
 }
 
 pub(super) struct State {
@@ -64,6 +67,21 @@ pub(super) struct State {
     pub(super) candidates: Vec<Candidate>,
 }
 
+/// For how long an answer of any instance shows that the service works.
+const RECENTLY: Duration = Duration::from_secs(1);
+
+/// What a call came to as a whole.
+pub(super) struct CallEnded<'a> {
+    /// What it gives back.
+    pub(super) admission: &'a mut Admission,
+    /// What it says of the service.
+    pub(super) outcome: Outcome,
+    /// From start to end.
+    pub(super) took: Duration,
+    /// It would have been tried again, had there been budget.
+    pub(super) lacked_budget: bool,
+}
+
 /// A call's slot and its leave from the circuit breaker; given back when dropped, as an outcome that says nothing.
 #[must_use = "dropping it gives the slot back"]
 pub(super) struct Admission {
@@ -81,7 +99,12 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         if !self.returned {
-            self.cluster.clone().settle(None, Some((self, Outcome::Excluded, Duration::ZERO)), None);
+            let cluster = self.cluster.clone();
+            cluster.settle(
+                None,
+                Some(CallEnded { admission: self, outcome: Outcome::Excluded, took: Duration::ZERO, lacked_budget: false }),
+                None,
+            );
         }
     }
 }
@@ -167,7 +190,7 @@ impl Cluster {
             told: Vec::new(),
             candidates: Vec::new(),
         };
-        Self { name, counters: ServiceCounters::default(), events, indices, state: Locked::new(state) }
+        Self { name, counters: ServiceCounters::default(), events, indices, state: Locked::new(state), history: Locked::default() }
     }
 
     /// The settings in force.
@@ -268,23 +291,20 @@ impl Cluster {
 
     /// Takes back an attempt's slot with what it showed, and a call's slot and permit with its outcome and time. Without `now` (something was
     /// dropped) only slots are given back.
-    pub(super) fn settle(
-        &self,
-        attempt: Option<(&mut InFlight, Showed)>,
-        call: Option<(&mut Admission, Outcome, Duration)>,
-        now: Option<Instant>,
-    ) {
+    pub(super) fn settle(&self, attempt: Option<(&mut InFlight, Showed)>, call: Option<CallEnded<'_>>, now: Option<Instant>) {
         let (next, aside, transition, told) = self.state.with(|state| {
             if let Some((in_flight, showed)) = attempt {
                 in_flight.returned = true;
                 state.attempt_ended(in_flight, showed, now);
             }
             let mut transition = None;
-            if let Some((admission, outcome, took)) = call {
+            if let Some(CallEnded { admission, outcome, took, lacked_budget }) = call {
                 admission.returned = true;
                 state.in_flight = state.in_flight.saturating_sub(1);
                 // Without a time the outcome is "excluded", which looks at no clock.
                 let now = now.unwrap_or_else(|| state.budget.last_seen());
+                // A retry that the budget refused says nothing about the service as long as another instance might have answered.
+                let outcome = if lacked_budget && state.has_answered_within(took.max(RECENTLY), now) { Outcome::Excluded } else { outcome };
                 transition = state.breaker.record(&state.policy.circuit_breaker, admission.permit, outcome, took, now);
             }
             (state.queue.head(), state.queue.aside(), transition, std::mem::take(&mut state.told))
@@ -375,6 +395,11 @@ impl State {
         if self.seats.get_mut(at).is_some_and(earned) && self.may_eject(at, now) {
             self.eject(at, now);
         }
+    }
+
+    /// Whether any instance has answered well in the last while.
+    fn has_answered_within(&self, age: Duration, now: Instant) -> bool {
+        self.seats.iter().filter_map(|seat| seat.last_success).any(|at| now.saturating_duration_since(at) <= age)
     }
 
     /// Whether one more instance may be ejected, and another one is available besides.

@@ -5,7 +5,8 @@ use std::thread;
 use std::time::Instant;
 
 use super::Mesh;
-use super::call::{Attempt, CallMeta, End, Step, Verdict};
+use super::call::{Attempt, CallMeta, End, Report, Step, Verdict};
+use super::observe::Asked;
 use super::ports::{Incoming, Outgoing, collect};
 use super::queue::Wake;
 use crate::model::time::whole_ms;
@@ -52,11 +53,16 @@ impl Mesh {
         let request_id = meta.request_id.clone();
         let mut machine = self.start(meta, Wake::Thread(thread::current()), start).map_err(|error| *error)?;
         let mut collected: Option<(u16, Headers, Vec<u8>)> = None;
+        let mut begun = false;
         loop {
+            let now = inner.clock.now();
+            if !std::mem::replace(&mut begun, true) {
+                machine.waited(now.saturating_duration_since(start));
+            }
             if inner.hurried.load(Ordering::Relaxed) {
                 machine.hurry();
             }
-            match machine.step(inner.clock.now()) {
+            match machine.step(now) {
                 Step::Send(attempt) => {
                     if attempt.mirror.is_some() {
                         self.mirror(machine.service(), attempt.mirrored(call));
@@ -66,22 +72,28 @@ impl Mesh {
                     let (now, roll) = (inner.clock.now(), inner.dice.roll());
                     match sent {
                         Err(failure) => machine.failed(failure, now, roll),
-                        Ok(answer) => match machine.head(answer.status, &answer.headers, now, roll) {
-                            Verdict::Discard => discard(answer),
-                            Verdict::Collect | Verdict::Deliver => {
-                                let Incoming { status, headers, body } = answer;
-                                let body = collect(body, announced(&headers), MAX_ANSWER);
-                                let now = inner.clock.now();
-                                machine.body_end(body.as_ref().map(|_| ()).map_err(Failure::clone), now, inner.dice.roll());
-                                collected = body.ok().map(|body| (status, headers.for_downstream(), body));
+                        Ok(answer) => {
+                            machine.connected(answer.connection);
+                            match machine.head(answer.status, &answer.headers, now, roll) {
+                                Verdict::Discard => discard(answer),
+                                Verdict::Collect | Verdict::Deliver => {
+                                    let Incoming { status, headers, body, .. } = answer;
+                                    let body = collect(body, announced(&headers), MAX_ANSWER);
+                                    let now = inner.clock.now();
+                                    machine.body_end(body.as_ref().map(|_| ()).map_err(Failure::clone), now, inner.dice.roll());
+                                    collected = body.ok().map(|body| (status, headers.for_downstream(), body));
+                                }
                             }
-                        },
+                        }
                     }
                 }
                 // Shutdown does not end this wait: the slot is given back in any case.
                 Step::Queued { until } => inner.clock.park_until(until),
                 Step::Wait { until } => self.pause(until),
-                Step::Done(end) => return self.finish(call, end, collected, request_id),
+                Step::Done(end) => {
+                    self.observe(&machine, &end.report, || Asked::of(call));
+                    return self.finish(call, end, collected, request_id);
+                }
             }
         }
     }
@@ -93,7 +105,7 @@ impl Mesh {
         let count = attempts.count();
         let Some((last, (status, headers, body))) = attempts.last().zip(collected) else {
             // Cannot be: the machine says "deliver" only after a whole answer. If it could, it would be a broken answer.
-            let broken = self.refuse(&call.service, Cause::Reset, request_id, self.inner.clock.now());
+            let broken = self.refuse(&call.service, Cause::Reset, request_id, self.inner.clock.now(), || Asked::of(call));
             return Err(CallError { attempts: count, ..broken });
         };
         let (instance, upstream) = (last.member.id.clone(), last.took);
@@ -101,17 +113,24 @@ impl Mesh {
     }
 
     /// Refuses a call that came in at `start` before it is begun, and counts it.
-    pub fn refuse(&self, service: &ServiceName, cause: Cause, request_id: RequestId, start: Instant) -> CallError {
+    pub(crate) fn refuse<'a>(
+        &self,
+        service: &ServiceName,
+        cause: Cause,
+        request_id: RequestId,
+        start: Instant,
+        asked: impl FnOnce() -> Asked<'a>,
+    ) -> CallError {
         let inner = &self.inner;
+        let took = inner.clock.now().saturating_duration_since(start);
         match inner.registry.find(service.as_str()) {
             Some(cluster) => {
-                let took = inner.clock.now().saturating_duration_since(start);
                 inner.counters.call(false, took);
                 cluster.counters.failed(&cause, took);
             }
             None => inner.counters.unknown.add(1),
         }
-        CallError {
+        let error = CallError {
             service: service.clone(),
             cause,
             attempts: 0,
@@ -121,7 +140,9 @@ impl Mesh {
             budget_exhausted: false,
             not_sent: true,
             fallback: None,
-        }
+        };
+        self.show(service, &error.request_id, &Report::refused(&error, took), asked);
+        error
     }
 
     pub(super) fn id_of(&self, call: &Call) -> RequestId {
@@ -156,6 +177,10 @@ fn announced(headers: &Headers) -> usize {
 /// The header fields of an attempt. All but its number and the time that is left are the same on every attempt.
 pub(crate) fn upstream_headers(call: &Call, request_id: &RequestId, attempt: &Attempt) -> Headers {
     let mut headers = call.headers.for_upstream();
+    if let Some(trace) = &attempt.trace {
+        headers.remove_where(|name| trace.replaces(name.as_bytes()));
+        trace.each(|name, value| headers.push(name, value));
+    }
     if let Some(changes) = &attempt.changes {
         changes.apply(&mut headers);
     }

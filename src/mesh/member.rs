@@ -6,9 +6,10 @@ use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::model::sync::Published;
+use crate::model::sync::{Locked, Published};
 use crate::model::{Host, InstanceId, Registration, Scheme, ServiceName};
 use crate::telemetry::counters::InstanceCounters;
+use crate::telemetry::history::Recent;
 
 /// One instance at one place. A registration under the same id with another host or port makes a new one.
 pub struct Member {
@@ -23,9 +24,11 @@ pub struct Member {
     /// How it is spoken to.
     pub scheme: Scheme,
     /// `host:port`, as it stands in a `Host` header.
-    pub authority: Box<str>,
+    pub authority: Arc<str>,
     /// What was counted.
     pub counters: InstanceCounters,
+    /// Guarded: what it was asked lately; no call ever enters here.
+    pub(super) recent: Locked<Recent>,
     /// When it was last checked, in milliseconds since the Unix epoch; 0 means never.
     pub(super) last_check_ms: AtomicU64,
     /// Guarded: the resolved and judged addresses.
@@ -49,6 +52,7 @@ impl Member {
             scheme,
             authority: crate::model::authority(&registration.host, registration.port).into(),
             counters: InstanceCounters::default(),
+            recent: Locked::default(),
             last_check_ms: AtomicU64::new(0),
             addresses: Published::new(addresses.iter().map(|ip| SocketAddr::new(*ip, registration.port.get())).collect()),
             reachable: AtomicBool::new(!addresses.is_empty()),

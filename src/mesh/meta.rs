@@ -7,6 +7,7 @@ use crate::model::{Call, Caller, Fields, Method, RequestId, ServiceName};
 use crate::policy::Policy;
 use crate::policy::hash::hash;
 use crate::policy::route::{Decision, Seen};
+use crate::telemetry::context::Context;
 
 /// How a driver hands the answer on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +45,8 @@ pub struct CallMeta<'a> {
     pub endpoint: &'a str,
     /// It is a copy that a route made; it is marked, and not copied again.
     pub is_mirror: bool,
+    /// The trace it belongs to, where traces are made; the mesh fills it in.
+    pub trace: Option<Context>,
     /// The header fields of the request.
     pub headers: &'a dyn Fields,
     /// As [`Call::caller`].
@@ -66,6 +69,7 @@ impl<'a> CallMeta<'a> {
             hash_key: call.hash_key.as_deref(),
             endpoint: call.endpoint.as_str(),
             is_mirror: false,
+            trace: None,
             headers: &call.headers,
             caller: &call.caller,
         }

@@ -15,6 +15,8 @@ mod member;
 mod membership;
 mod meta;
 mod mirroring;
+mod observe;
+pub mod overview;
 mod pick;
 pub mod ports;
 mod queue;
@@ -38,6 +40,8 @@ pub use instances::RegistryError;
 #[cfg(feature = "server")]
 pub(crate) use invoke::{MAX_ANSWER, upstream_headers};
 pub use member::Member;
+#[cfg(feature = "server")]
+pub(crate) use observe::Asked;
 pub use queue::Wake;
 pub use settings::Settings;
 
@@ -53,6 +57,8 @@ use crate::model::{CallError, Cause, Limit, ServiceName};
 use crate::policy::upstreams;
 use crate::telemetry::counters::MeshCounters;
 use crate::telemetry::events::{Events, Kind, Page};
+use crate::telemetry::history::Whole;
+use crate::telemetry::onlookers::Onlookers;
 
 /// Through how many meshes a call may pass.
 const MAX_HOPS: u32 = 8;
@@ -70,7 +76,7 @@ pub struct Mesh {
 pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dice: Arc<dyn Dice>,
-    transport: Arc<dyn Transport>,
+    pub(crate) transport: Arc<dyn Transport>,
     resolver: Arc<dyn Resolver>,
     store: Arc<dyn Store>,
     /// Whoever changes what is kept has the turn of its key, from before it is kept until it is in force.
@@ -79,11 +85,16 @@ pub(crate) struct Inner {
     buried: Locked<HashMap<Key, Version>>,
     pub(crate) counters: MeshCounters,
     pub(crate) events: Arc<Events>,
+    pub(crate) onlookers: Onlookers,
     registry: Registry,
     max_instances: usize,
     /// Guarded: which addresses instances may have.
     upstreams: Published<Arc<upstreams::Config>>,
     started: Instant,
+    /// When that was, in milliseconds since the Unix epoch.
+    started_ms: u64,
+    /// Guarded: what was counted lately of all services together.
+    whole: Locked<Whole>,
     /// Waits between attempts are skipped.
     hurried: AtomicBool,
     /// No new calls.
@@ -128,13 +139,16 @@ impl Mesh {
     /// # Errors
     /// [`RegistryError::Invalid`] when the settings are not acceptable, [`RegistryError::Unavailable`] when the store cannot be read.
     pub fn assemble(parts: Parts) -> Result<Self, RegistryError> {
-        let Settings { defaults, services, upstreams, max_services, max_instances_per_service } = parts.settings;
+        let Settings { defaults, services, upstreams, telemetry, max_services, max_instances_per_service } = parts.settings;
         let layers = Layers::new(defaults, services);
         let mesh = Self {
             inner: Arc::new(Inner {
                 registry: Registry::new(layers, max_services)?,
                 events: Arc::new(Events::new(Arc::clone(&parts.clock))),
+                onlookers: Onlookers::new(&telemetry),
                 started: parts.clock.now(),
+                started_ms: parts.clock.wall_ms(),
+                whole: Locked::default(),
                 clock: parts.clock,
                 dice: parts.dice,
                 transport: parts.transport,
@@ -205,11 +219,15 @@ impl Mesh {
             Cause::Draining
         } else {
             match self.inner.registry.find(meta.service.as_str()) {
-                Some(cluster) => return Ok(CallMachine::start(cluster, meta, self.inner.dice.roll(), running, wake, start)),
+                Some(cluster) => {
+                    let meta = CallMeta { trace: self.context(meta.headers), ..meta };
+                    return Ok(CallMachine::start(cluster, meta, self.inner.dice.roll(), running, wake, start));
+                }
                 None => Cause::UnknownService,
             }
         };
-        Err(Box::new(self.refuse(meta.service, cause, meta.request_id, start)))
+        let asked = observe::Asked::from_meta(&meta);
+        Err(Box::new(self.refuse(meta.service, cause, meta.request_id, start, || asked)))
     }
 
     /// How long a call may wait for its turn before it is begun, wherever it waits, and what has gone wrong when that is over.
@@ -261,6 +279,7 @@ impl Mesh {
             inner.clock.park_until(until);
         };
         inner.parked.with(|parked| parked.retain(|thread| thread.id() != me));
+        self.flush(until.saturating_duration_since(inner.clock.now()));
         left
     }
 }

@@ -1,5 +1,6 @@
 //! What the mesh needs of the outer world, each replaceable: how attempts are sent, how names are resolved, where changes are kept.
 
+use std::any::Any;
 use std::fmt;
 use std::io::{self, Read};
 use std::net::IpAddr;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Mesh;
-use super::call::Attempt;
+use super::call::{Attempt, Connection};
 use super::member::Member;
 use super::record::{Document, Key, Node, Version};
 use crate::model::{Call, Failure, Headers, HealthTarget, Host};
@@ -23,6 +24,11 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Asks an instance for its health, on a connection of its own, within `config.timeoutMs`.
     fn probe(&self, probe: &Probe) -> CheckResult;
+
+    /// What it secures connections with, for another driver to use as well; each knows its own kind.
+    fn trust(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        None
+    }
 }
 
 /// A request as an instance gets it.
@@ -40,6 +46,8 @@ pub struct Incoming {
     pub status: u16,
     /// Its header fields, as they came.
     pub headers: Headers,
+    /// What is known of the connection it came on.
+    pub connection: Connection,
     /// Its body. An error of reading it that holds a [`Failure`] says what went wrong.
     pub body: Box<dyn Read + Send>,
 }

@@ -14,7 +14,7 @@ pub enum Wake {
 }
 
 impl Wake {
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         match self {
             Self::Thread(thread) => thread.unpark(),
             Self::Call(function, number) => function(*number),

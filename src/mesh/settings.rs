@@ -9,6 +9,7 @@ use super::{Mesh, RegistryError};
 use crate::model::{Invalid, Limit, ServiceName};
 use crate::policy::{self, Policy, upstreams};
 use crate::telemetry::events::Kind;
+use crate::telemetry::onlookers;
 
 /// What of the configuration concerns the mesh itself.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct Settings {
     pub services: BTreeMap<ServiceName, Value>,
     /// Which addresses instances may have.
     pub upstreams: upstreams::Config,
+    /// How single calls are looked at.
+    pub telemetry: onlookers::Config,
     /// How many services there may be.
     pub max_services: usize,
     /// How many instances a service may have.
@@ -31,6 +34,7 @@ impl Default for Settings {
             defaults: Value::Null,
             services: BTreeMap::new(),
             upstreams: upstreams::Config::default(),
+            telemetry: onlookers::Config::default(),
             max_services: 1000,
             max_instances_per_service: 1000,
         }

@@ -7,6 +7,7 @@ use super::member::Member;
 use super::report::End;
 use crate::model::{Call, Endpoint, ServiceName};
 use crate::policy::route::HeaderChanges;
+use crate::telemetry::context::Traced;
 
 /// What to do next.
 #[allow(clippy::large_enum_variant)] // Made once per step and taken apart at once; a box would cost each call an allocation.
@@ -48,6 +49,8 @@ pub struct Attempt {
     pub changes: Option<Arc<HeaderChanges>>,
     /// Give a copy of the request, as this attempt sends it, to [`Mesh::mirror`](super::Mesh::mirror) for this service.
     pub mirror: Option<ServiceName>,
+    /// What to say of the trace it belongs to, where traces are made; else what the caller says of one stays as it is.
+    pub trace: Option<Traced>,
     /// It is such a copy: say so in `x-mesh-mirror: true`.
     pub is_mirror: bool,
 }

@@ -134,31 +134,8 @@ impl Mesh {
         Some(cluster.look(|state| {
             let policy = Arc::clone(&state.policy);
             let (panic, busy) = (state.is_panic(now), policy.limits.instance_max_in_flight);
-            let mut instances: Vec<ExplainedInstance> = state
-                .availability(now)
-                .map(|(seat, why)| {
-                    // One that gets no calls does not warm up by being looked at.
-                    let percent = if why.is_none() { seat.warmth(&policy.load_balancing, now) } else { FULL };
-                    ExplainedInstance {
-                        id: seat.member.id.to_string(),
-                        available: may_be_picked(seat, panic, now),
-                        why: match &why {
-                            None if seat.is_full(busy) => "available, but at its limit of attempts in flight: it is passed over".to_owned(),
-                            None if percent < FULL => format!("available, warming up: {percent} % of its weight"),
-                            None => "available".to_owned(),
-                            Some(why) if may_be_picked(seat, panic, now) => {
-                                format!("available only because too few others are healthy; {}", sentence(why, seat, now))
-                            }
-                            Some(why) => sentence(why, seat, now),
-                        },
-                        in_flight: seat.in_flight,
-                        weight: seat.weight().get(),
-                        zone: seat.registration.zone.clone(),
-                        expected_ms: seat.ewma.map(|ewma| (ewma.micros(now).round()) / 1e3),
-                        routes: sides_of(seat, &policy),
-                    }
-                })
-                .collect();
+            let mut instances: Vec<ExplainedInstance> =
+                state.availability(now).map(|(seat, why)| explained(seat, why.as_ref(), panic, busy, &policy, now)).collect();
             instances.sort_by(|a, b| a.id.cmp(&b.id));
             let (status, failure_count, success_count) = state.breaker.view();
             let open = status == Status::Open;
@@ -199,12 +176,44 @@ impl Mesh {
             version: env!("CARGO_PKG_VERSION"),
             unknown_service_requests: inner.counters.unknown.get(),
             refused: Limit::OF_THE_MESH.iter().map(|limit| (limit.setting(), inner.counters.refused.get(*limit))).collect(),
+            onlookers: inner.onlookers.report(),
             services: BTreeMap::new(),
         };
         for cluster in inner.registry.all() {
             add_service(&mut report, &cluster, now);
         }
         report
+    }
+}
+
+/// Why an instance can or cannot be picked. `panic`: health is ignored; `busy`: how many attempts it may have in flight.
+pub(super) fn explained(
+    seat: &mut Seat,
+    why: Option<&Unavailable>,
+    panic: bool,
+    busy: Option<u32>,
+    policy: &Policy,
+    now: Instant,
+) -> ExplainedInstance {
+    // One that gets no calls does not warm up by being looked at.
+    let percent = if why.is_none() { seat.warmth(&policy.load_balancing, now) } else { FULL };
+    ExplainedInstance {
+        id: seat.member.id.to_string(),
+        available: may_be_picked(seat, panic, now),
+        why: match why {
+            None if seat.is_full(busy) => "available, but at its limit of attempts in flight: it is passed over".to_owned(),
+            None if percent < FULL => format!("available, warming up: {percent} % of its weight"),
+            None => "available".to_owned(),
+            Some(why) if may_be_picked(seat, panic, now) => {
+                format!("available only because too few others are healthy; {}", sentence(why, seat, now))
+            }
+            Some(why) => sentence(why, seat, now),
+        },
+        in_flight: seat.in_flight,
+        weight: seat.weight().get(),
+        zone: seat.registration.zone.clone(),
+        expected_ms: seat.ewma.map(|ewma| (ewma.micros(now).round()) / 1e3),
+        routes: sides_of(seat, policy),
     }
 }
 
@@ -226,7 +235,8 @@ fn service_view(cluster: &Cluster, now: Instant) -> ServiceView {
     ServiceView { name: cluster.name.to_string(), instances, index }
 }
 
-fn instance_view(seat: &Seat, now: Instant) -> InstanceView {
+/// An instance as it sits there; what is counted is left out.
+pub(super) fn instance_view(seat: &Seat, now: Instant) -> InstanceView {
     let registration = &seat.registration;
     InstanceView {
         id: registration.id.to_string(),
@@ -365,7 +375,7 @@ impl From<&Standing> for RegistryReport {
     }
 }
 
-fn refused(counters: &ServiceCounters) -> RefusedReport {
+pub(super) fn refused(counters: &ServiceCounters) -> RefusedReport {
     let of = |limits: &[Limit]| limits.iter().map(|limit| counters.by_limit.get(*limit)).sum();
     RefusedReport {
         circuit_open: counters.circuit_open.get(),

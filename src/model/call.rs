@@ -237,18 +237,35 @@ impl RequestId {
 
     /// A version 4 UUID made of two rolls.
     pub fn from_roll(high: u64, low: u64) -> Self {
-        let [a, b, c, d, e, f, version, g] = high.to_be_bytes();
-        let [variant, rest @ ..] = low.to_be_bytes();
+        let high = high & !0xf000 | 0x4000;
+        let low = low & !(0b11 << 62) | 0b10 << 62;
         let mut text = [b'-'; 36];
-        let bytes = [a, b, c, d, e, f, version & 0x0f | 0x40, g, variant & 0x3f | 0x80].into_iter().chain(rest);
-        // Two digits for each byte, with a dash after the 4th, 6th, 8th and 10th.
-        let places = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
-        for (byte, at) in bytes.zip(places) {
-            if let Some([high, low]) = text.get_mut(at..at + 2) {
-                (*high, *low) = (hex_digit(byte >> 4), hex_digit(byte & 0x0f));
+        let mut put = |at: usize, digits: [u8; 8]| {
+            // Four at a time: no dash is within four.
+            let (front, back) = digits.split_at(4);
+            let second = at + 4 + usize::from(matches!(at, 9 | 19));
+            for (at, part) in [(at, front), (second, back)] {
+                if let Some(place) = text.get_mut(at..at + 4) {
+                    place.copy_from_slice(part);
+                }
             }
-        }
+        };
+        let halves = |both: u64| [both >> 32, both & 0xffff_ffff].map(hex_digits);
+        let [a, b] = halves(high);
+        let [c, d] = halves(low);
+        put(0, a);
+        put(9, b);
+        put(19, c);
+        put(28, d);
         Self(Id::Ours(text))
+    }
+
+    /// The id as bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Id::Ours(text) => text,
+            Id::Callers(text) => text.as_bytes(),
+        }
     }
 
     /// The id as text.
@@ -261,8 +278,14 @@ impl RequestId {
     }
 }
 
-const fn hex_digit(nibble: u8) -> u8 {
-    if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble }
+/// Eight digits at once: the half bytes of a number below 2^32 are spread over the bytes of another, and each becomes a digit by addition.
+const fn hex_digits(number: u64) -> [u8; 8] {
+    let wide = (number & 0xffff_0000) << 16 | number & 0xffff;
+    let wide = (wide & 0x0000_ff00_0000_ff00) << 8 | wide & 0x0000_00ff_0000_00ff;
+    let wide = (wide & 0x00f0_00f0_00f0_00f0) << 4 | wide & 0x000f_000f_000f_000f;
+    // Ten and more carry into the next half byte when six is added.
+    let letters = (wide + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
+    (wide + 0x3030_3030_3030_3030 + letters * (b'a' - b'0' - 10) as u64).to_be_bytes()
 }
 
 impl fmt::Display for RequestId {

@@ -106,6 +106,8 @@ pub enum Limit {
     CallerRate,
     /// Long polls waiting for a change.
     Watchers,
+    /// `telemetry.maxTaps`: taps that are open.
+    Taps,
     /// `maxBufferedBytes`: requests and answers held in memory.
     Buffers,
     /// `maxServices`.
@@ -118,7 +120,7 @@ impl Limit {
     /// Those that refuse calls.
     pub const OF_CALLS: [Self; 5] = [Self::Queue, Self::QueueTimeout, Self::Workers, Self::Rate, Self::CallerRate];
     /// Those that refuse other requests.
-    pub const OF_THE_MESH: [Self; 3] = [Self::Watchers, Self::Services, Self::Instances];
+    pub const OF_THE_MESH: [Self; 4] = [Self::Watchers, Self::Taps, Self::Services, Self::Instances];
 
     /// The name of the setting that bounds it.
     pub const fn setting(self) -> &'static str {
@@ -129,6 +131,7 @@ impl Limit {
             Self::Rate => "rateLimit.ratePerSecond",
             Self::CallerRate => "rateLimit.perCaller.ratePerSecond",
             Self::Watchers => "maxWatchers",
+            Self::Taps => "telemetry.maxTaps",
             Self::Buffers => "maxBufferedBytes",
             Self::Services => "maxServices",
             Self::Instances => "maxInstancesPerService",

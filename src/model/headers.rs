@@ -4,9 +4,9 @@ use std::fmt;
 
 use super::{Invalid, shown};
 
-/// Header names that carry the trace context of a call; passed through untouched.
-pub const TRACE_CONTEXT: [&str; 8] =
-    ["traceparent", "tracestate", "baggage", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled"];
+/// Header names that carry the trace context of a call; passed through untouched unless traces are made.
+pub const TRACE_CONTEXT: [&str; 9] =
+    ["traceparent", "tracestate", "baggage", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags"];
 
 /// Fields that belong to one connection (RFC 9110 §7.6.1), never forwarded.
 const HOP_BY_HOP: [&str; 9] = [
@@ -28,11 +28,19 @@ const OURS: [&str; 6] = ["host", "content-length", "expect", "x-request-id", "x-
 pub trait Fields {
     /// The first value of `name`, when it is text.
     fn first(&self, name: &str) -> Option<&str>;
+
+    /// Shows every value of `name` in order; of every field, where `name` is empty. First the name, then the value.
+    fn each(&self, name: &str, see: &mut dyn FnMut(&str, &[u8]));
 }
 
 impl Fields for Headers {
     fn first(&self, name: &str) -> Option<&str> {
         Self::first(self, name)
+    }
+
+    fn each(&self, name: &str, see: &mut dyn FnMut(&str, &[u8])) {
+        let wanted = |field: &str| name.is_empty() || field.eq_ignore_ascii_case(name);
+        self.iter().filter(|(field, _)| wanted(field)).for_each(|(field, value)| see(field, value));
     }
 }
 
@@ -147,7 +155,12 @@ impl Headers {
 
     /// Removes every field of that name.
     pub fn remove_all(&mut self, name: &str) {
-        let named: Vec<usize> = self.iter().enumerate().filter(|(_, (n, _))| n.eq_ignore_ascii_case(name)).map(|(at, _)| at).collect();
+        self.remove_where(|field| field.eq_ignore_ascii_case(name));
+    }
+
+    /// Removes every field whose name `goes`.
+    pub(crate) fn remove_where(&mut self, goes: impl Fn(&str) -> bool) {
+        let named: Vec<usize> = self.iter().enumerate().filter(|(_, (name, _))| goes(name)).map(|(at, _)| at).collect();
         for at in named.into_iter().rev() {
             self.remove(at);
         }
@@ -181,19 +194,23 @@ impl Headers {
 
 /// Writes a number in decimal digits, without the machinery of formatting.
 pub(crate) fn push_decimal(out: &mut Vec<u8>, number: u64) {
-    let begin = out.len();
+    if number < 10 {
+        // Most numbers that are written are counts of a few.
+        return out.push(b'0' + u8::try_from(number).unwrap_or(0));
+    }
+    let mut digits = [0; 20];
+    let mut begin = digits.len();
     let mut rest = number;
-    loop {
+    for (at, digit) in digits.iter_mut().enumerate().rev() {
         // A remainder of ten is a digit.
-        out.push(b'0' + u8::try_from(rest % 10).unwrap_or(0));
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        begin = at;
         rest /= 10;
         if rest == 0 {
             break;
         }
     }
-    if let Some(digits) = out.get_mut(begin..) {
-        digits.reverse();
-    }
+    out.extend_from_slice(digits.get(begin..).unwrap_or_default());
 }
 
 /// How many fields are usually added after others have been removed.

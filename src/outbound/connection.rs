@@ -3,6 +3,7 @@
 //!
 //! ureq leaves this interface unversioned, which is why its version is pinned and nothing else in the house knows it.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -59,18 +60,30 @@ impl Connector<()> for Dialer {
             #[cfg(feature = "etcd")]
             (Self::Asking(ask), _) => ask.addresses(),
         };
-        let end = SystemClock.now() + *details.timeout.after;
+        let begin = SystemClock.now();
+        let end = begin + *details.timeout.after;
         let (stream, address) = connect_in_turn(&addresses, end).map_err(|why| carry(Failure::Connect(why)))?;
         if let Some(member) = member.filter(|_| addresses.first() != Some(&address)) {
             member.prefer(address);
         }
         stream.set_nodelay(true)?;
+        MADE.set(Some(SystemClock.now().saturating_duration_since(begin)));
         #[cfg(feature = "etcd")]
         if let Self::Asking(ask) = self {
             ask.connected(&stream);
         }
         Ok(Some(Connection::new(stream)))
     }
+}
+
+thread_local! {
+    /// How long it took to make the last connection of this thread. ureq has no other way to say so.
+    static MADE: Cell<Option<Duration>> = const { Cell::new(None) };
+}
+
+/// How long it took this thread to make a connection, if it has made one since it was last asked.
+pub(super) fn made() -> Option<Duration> {
+    MADE.take()
 }
 
 /// Tries the addresses in turn; each gets an even share of the time that is left.
@@ -122,6 +135,12 @@ impl Connection {
     fn new(stream: TcpStream) -> Self {
         let buffers = LazyBuffers::new(BUFFER, BUFFER);
         Self { stream, buffers, read_timeout: None, write_timeout: None, reused: false, answered: false, returned: false }
+    }
+
+    /// What has been said on it so far was no request.
+    #[cfg(feature = "tls")]
+    pub(super) const fn begin_anew(&mut self) {
+        self.answered = false;
     }
 
     /// What it means that the connection is gone.

@@ -1,14 +1,24 @@
-//! Everything that touches the outer world on behalf of the mesh: calls and checks by ureq, host names, the health checker's threads,
-//! copies of calls, and where the registry is kept: a directory or etcd.
+//! Everything that touches the outer world on behalf of the mesh: calls and checks by ureq, whom they trust, host names, the health
+//! checker's threads, copies of calls, spans, the access log, and
+//! where the registry is kept: a directory or etcd.
 //!
 //! [`Mesh::builder`] is here because it is what joins a mesh to this world.
 
+mod access_log;
+#[cfg(feature = "tls")]
+pub(crate) mod certificates;
 mod connection;
 pub mod etcd;
 mod health_checker;
 mod mirror;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod resolver;
+#[cfg(feature = "tls")]
+mod securing;
 pub mod store;
+#[cfg_attr(not(feature = "tls"), path = "no_trust.rs")]
+pub(crate) mod trust;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -18,14 +28,18 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub use access_log::TARGET as ACCESS_LOG;
 pub use resolver::SystemResolver;
 pub use upstream::Ureq;
+
+use trust::Trust;
 
 use crate::mesh::ports::{InMemory, Resolver, Store, Transport};
 use crate::mesh::{Mesh, Parts, RegistryError, Settings};
 use crate::model::time::{Clock, Dice, SystemClock, SystemDice};
 use crate::model::{Invalid, ServiceName};
 use crate::policy::upstreams;
+use crate::telemetry::onlookers::{self, LogFormat};
 
 impl Mesh {
     /// Begins a mesh that runs in this process. Without further settings it has the documented defaults, the real time, connections by
@@ -35,7 +49,7 @@ impl Mesh {
             parts: Parts {
                 clock: Arc::new(SystemClock),
                 dice: Arc::new(SystemDice),
-                transport: Arc::new(Ureq),
+                transport: Arc::new(Ureq::default()),
                 resolver: Arc::new(SystemResolver::default()),
                 store: Arc::new(InMemory),
                 settings: Settings::default(),
@@ -71,9 +85,15 @@ impl Builder {
         self
     }
 
-    /// Which addresses instances may have.
+    /// Which addresses instances may have, and how those are known that are spoken to over TLS.
     pub fn upstreams(mut self, upstreams: upstreams::Config) -> Self {
         self.parts.settings.upstreams = upstreams;
+        self
+    }
+
+    /// How single calls are looked at.
+    pub fn telemetry(mut self, telemetry: onlookers::Config) -> Self {
+        self.parts.settings.telemetry = telemetry;
         self
     }
 
@@ -126,13 +146,24 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] when a setting is not acceptable or a thread cannot be started.
     pub fn build(self) -> Result<Mesh, BuildError> {
+        let trust = Trust::read(&self.parts.settings.upstreams).map_err(BuildError::Invalid)?;
+        let telemetry = self.parts.settings.telemetry.clone();
+        telemetry.check_together().map_err(BuildError::Invalid)?;
         let mesh = Mesh::assemble(self.parts).map_err(|error| match error {
             RegistryError::Invalid(fault) => BuildError::Invalid(fault),
             other => BuildError::Store(other),
         })?;
+        Trust::of(&mesh).change(trust);
         if self.background {
             health_checker::start(&mesh).map_err(BuildError::Thread)?;
             mirror::start(&mesh);
+            if telemetry.access_log != LogFormat::Off {
+                access_log::start(&mesh, telemetry.access_log, telemetry.access_log_queue).map_err(BuildError::Thread)?;
+            }
+            #[cfg(feature = "otlp")]
+            if telemetry.tracing && !telemetry.otlp.endpoint.is_empty() {
+                otlp::start(&mesh, &telemetry.otlp).map_err(BuildError::Thread)?;
+            }
             mesh.follow_store().map_err(BuildError::Thread)?;
         }
         Ok(mesh)

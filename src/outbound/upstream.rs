@@ -1,5 +1,6 @@
 //! The only ureq: how an attempt or a health check is sent, and what its errors mean.
 
+use std::any::Any;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,11 +15,14 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::Connector;
 use ureq::unversioned::transport::NextTimeout;
 
-use super::connection::{BUFFER, Dialer, carry};
+use super::connection::{BUFFER, Dialer, carry, made};
+#[cfg(feature = "tls")]
+use super::securing::Securer;
+use super::trust::Trust;
 use crate::mesh::Member;
-use crate::mesh::call::Attempt;
+use crate::mesh::call::{Attempt, Connection as How};
 use crate::mesh::ports::{Incoming, Outgoing, Probe, Transport};
-use crate::model::{ConnectFailure, Failure, Headers, Method, Scheme, authority};
+use crate::model::{ConnectFailure, Failure, Headers, Host, Method, Scheme, authority};
 use crate::policy::health::CheckResult;
 
 /// Idle connections kept per instance.
@@ -27,8 +31,10 @@ const IDLE_CONNECTIONS: usize = 64;
 const IDLE_AGE: Duration = Duration::from_secs(4);
 
 /// Sends attempts by ureq, one agent (and so one pool of connections) per instance.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Ureq;
+#[derive(Clone, Default, Debug)]
+pub struct Ureq {
+    pub(super) trust: Trust,
+}
 
 /// What is kept per instance; its connections end with it.
 struct Line {
@@ -43,29 +49,36 @@ impl Transport for Ureq {
     fn send(&self, attempt: &Attempt, request: &Outgoing<'_>) -> Result<Incoming, Failure> {
         let member = &attempt.member;
         let times = Times { connect: attempt.connect, whole: attempt.timeout, fresh: attempt.fresh };
-        let line = member.line(|| Line::new(member, times)).ok_or_else(|| malformed("another driver's line"))?;
+        let line = member.line(|| Line::new(member, times, &self.trust)).ok_or_else(|| malformed("another driver's line"))?;
         let call = request.call;
         let mut uri = ureq::http::uri::Parts::default();
         uri.scheme = Some(line.scheme.clone());
         uri.authority.clone_from(&line.authority);
         uri.path_and_query = Some(PathAndQuery::try_from(attempt.endpoint(call.endpoint.as_str())).map_err(malformed)?);
         let uri = Uri::from_parts(uri).map_err(malformed)?;
+        // Of an attempt before this one.
+        made();
         let answer = match (&call.body, call.method) {
             // Without a body, ureq would send these chunked.
             (None, Method::Post | Method::Put | Method::Patch) => line.run(uri, call.method, &request.headers, &[][..], times),
             (None, _) => line.run(uri, call.method, &request.headers, (), times),
             (Some(body), _) => line.run(uri, call.method, &request.headers, &**body, times),
         };
-        incoming(answer.map_err(failure_of)?)
+        let connection = made().map_or(How::Kept, How::Made);
+        Ok(Incoming { connection, ..incoming(answer.map_err(failure_of)?)? })
     }
 
     fn probe(&self, probe: &Probe) -> CheckResult {
-        let result = ask(probe);
+        let result = ask(probe, &self.trust);
         match result {
             Ok(status) => CheckResult::of_status(&probe.config, status),
             Err(Failure::Timeout | Failure::Connect(ConnectFailure::TimedOut)) => CheckResult::TimedOut,
             Err(_) => CheckResult::Unreachable,
         }
+    }
+
+    fn trust(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        Some(self.trust.shared())
     }
 }
 
@@ -78,11 +91,11 @@ struct Times {
 }
 
 impl Line {
-    fn new(member: &Arc<Member>, times: Times) -> Self {
+    fn new(member: &Arc<Member>, times: Times, trust: &Trust) -> Self {
         let usual = Times { fresh: false, ..times };
         Self {
             usual,
-            agent: agent(Dialer::Member(Arc::downgrade(member)), member.scheme, usual),
+            agent: agent(Dialer::Member(Arc::downgrade(member)), (member.scheme, &member.host), usual, trust),
             scheme: uri_scheme(member.scheme),
             authority: Authority::try_from(&*member.authority).ok(),
         }
@@ -140,7 +153,8 @@ fn header_value(value: &[u8]) -> Result<HeaderValue, ureq::http::header::Invalid
 }
 
 /// The one way an agent is made: no proxy from the environment, no redirect, no name look-up, no spare headers, small buffers.
-fn agent(dialer: Dialer, scheme: Scheme, times: Times) -> Agent {
+#[cfg_attr(not(feature = "tls"), allow(unused_variables))] // Whom to trust matters where there is something to be secured.
+fn agent(dialer: Dialer, (scheme, host): (Scheme, &Host), times: Times, trust: &Trust) -> Agent {
     let config = Config::builder()
         .proxy(None)
         .http_status_as_error(false)
@@ -160,7 +174,7 @@ fn agent(dialer: Dialer, scheme: Scheme, times: Times) -> Agent {
     match scheme {
         Scheme::Http => Agent::with_parts(config, dialer, Nowhere),
         #[cfg(feature = "tls")]
-        Scheme::Https => Agent::with_parts(config, dialer.chain(ureq::unversioned::transport::RustlsConnector::default()), Nowhere),
+        Scheme::Https => Agent::with_parts(config, dialer.chain(Securer { trust: trust.clone(), host: host.clone() }), Nowhere),
         // Registration refuses https where it is not built in.
         #[cfg(not(feature = "tls"))]
         Scheme::Https => Agent::with_parts(config, Dialer::Fixed(Vec::new()), Nowhere),
@@ -180,7 +194,7 @@ impl Resolver for Nowhere {
 }
 
 /// Asks for health on a connection of its own.
-fn ask(probe: &Probe) -> Result<u16, Failure> {
+fn ask(probe: &Probe, trust: &Trust) -> Result<u16, Failure> {
     let target = &probe.target;
     let addresses = probe.addresses.iter().map(|ip| SocketAddr::new(*ip, target.port.get())).collect();
     let uri = Uri::builder()
@@ -199,7 +213,7 @@ fn ask(probe: &Probe) -> Result<u16, Failure> {
     let method = Method::new(&probe.config.method).unwrap_or(Method::Get);
     let whole = probe.config.timeout_ms.duration();
     let usual = Times { connect: whole, whole, fresh: false };
-    let agent = agent(Dialer::Fixed(addresses), target.scheme, usual);
+    let agent = agent(Dialer::Fixed(addresses), (target.scheme, &target.host), usual, trust);
     let line = Line { agent, scheme: uri_scheme(target.scheme), authority: None, usual };
     let answer = line.run(uri, method, &headers, (), usual).map_err(failure_of)?;
     Ok(answer.status().as_u16())
@@ -225,7 +239,7 @@ fn incoming(answer: Response<ureq::Body>) -> Result<Incoming, Failure> {
     for (name, value) in &head.headers {
         headers.push(name.as_str(), value.as_bytes());
     }
-    Ok(Incoming { status, headers, body: Box::new(Body(body.into_reader())) })
+    Ok(Incoming { status, headers, connection: How::Unknown, body: Box::new(Body(body.into_reader())) })
 }
 
 /// A body whose errors say what went wrong.
@@ -244,22 +258,17 @@ fn failure_of(error: ureq::Error) -> Failure {
         ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Failure::Connect(ConnectFailure::TimedOut),
         ureq::Error::Timeout(_) => Failure::Timeout,
         ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => Failure::Connect(ConnectFailure::Unreachable),
-        ureq::Error::Tls(why) => Failure::Connect(ConnectFailure::Tls(why.to_owned())),
-        #[cfg(feature = "tls")]
-        ureq::Error::Rustls(error) => Failure::Connect(ConnectFailure::Tls(error.to_string())),
         ureq::Error::LargeResponseHeader(..) => Failure::Protocol("the head is larger than 16 KiB".into()),
         other => malformed(other),
     }
 }
 
-fn failure_of_io(error: io::Error) -> Failure {
-    let (kind, text) = (error.kind(), error.to_string());
+pub(super) fn failure_of_io(error: io::Error) -> Failure {
+    let kind = error.kind();
     match error.into_inner().map(|inner| inner.downcast::<Failure>()) {
         Some(Ok(failure)) => *failure,
         _ => match kind {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Failure::Timeout,
-            // What rustls has to say about a handshake comes as this.
-            io::ErrorKind::InvalidData => Failure::Connect(ConnectFailure::Tls(text)),
             _ => Failure::Reset,
         },
     }

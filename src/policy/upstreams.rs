@@ -14,12 +14,18 @@ use crate::model::Host;
 use crate::model::settings::{leaf, settings};
 
 settings! {
-    /// Which addresses instances may have.
+    /// Which addresses instances may have, and how those are known that are spoken to over TLS.
     pub struct Config {
         /// Only these may be registered: CIDR blocks ("10.0.0.0/8"), host suffixes (".internal"), each with ":port" if need be. Empty: all.
         allow: Rules = Vec::new();
         /// These may never be registered, whatever is allowed.
         deny: Rules = Vec::new();
+        /// Authorities that https instances must be certified by, a PEM file; those of Mozilla are then none. Empty: Mozilla's.
+        ca_file: String = String::new();
+        /// The certificate by which the mesh introduces itself to https instances, a PEM file with those between it and its authority.
+        cert_file: String = String::new();
+        /// The private key to it, a PEM file that only its owner may read.
+        key_file: String = String::new();
     }
 }
 
@@ -223,8 +229,11 @@ mod tests {
 
     #[test]
     fn allow_and_deny_go_by_block_suffix_and_port_and_deny_wins() {
-        let config =
-            Config { allow: rules(&["10.0.0.0/8", ".internal:8080", "[fd00::]/8:80"]), deny: rules(&["10.9.0.0/16", "secret.internal"]) };
+        let config = Config {
+            allow: rules(&["10.0.0.0/8", ".internal:8080", "[fd00::]/8:80"]),
+            deny: rules(&["10.9.0.0/16", "secret.internal"]),
+            ..Config::default()
+        };
         for (host, ip, port, allowed) in [
             ("10.1.2.3", "10.1.2.3", 1, true),
             ("10.9.2.3", "10.9.2.3", 1, false),

@@ -3,14 +3,14 @@
 use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde_json::Value;
 
-pub use crate::edge::{Address, Config, InvokeOn};
+pub use crate::edge::{Acceptor, Address, Config, InvokeOn};
 
 use crate::api::{Api, ApiServer, ask};
 use crate::edge::{Edge, EdgeError};
@@ -18,6 +18,7 @@ use crate::mesh::Mesh;
 use crate::model::Invalid;
 use crate::model::sync::Locked;
 use crate::telemetry::doors::DoorCounters;
+use crate::telemetry::history::STEP;
 
 /// A running server. Dropping it stops it.
 pub struct Server {
@@ -62,6 +63,7 @@ impl From<EdgeError> for StartError {
     fn from(error: EdgeError) -> Self {
         match error {
             EdgeError::Listen(address, error) => Self::Listen(address, error),
+            EdgeError::Invalid(fault) => Self::Invalid(fault),
             EdgeError::Thread(error) => Self::Thread(error),
         }
     }
@@ -80,18 +82,20 @@ impl Server {
     pub fn start(mesh: &Mesh, config: &Config, effective: Value) -> Result<Self, StartError> {
         config.check_together().map_err(StartError::Invalid)?;
         let addresses = config.addresses().map_err(StartError::Invalid)?;
-        let loopback = addresses.iter().all(Address::is_loopback);
-        if !loopback && !config.insecure {
+        let admin = config.admin_addresses().map_err(StartError::Invalid)?;
+        let loopback = addresses.iter().chain(&admin).all(Address::is_loopback);
+        // Whoever has to show a certificate is no stranger.
+        if !loopback && !config.insecure && config.tls_client_ca.is_empty() {
             let why =
                 format!("{} is not loopback, and whoever reaches it may do everything; add --insecure if that is meant", config.listen);
             return Err(StartError::Invalid(Invalid::new("listen", why)));
         }
-        // Over a Unix socket, the Host field is whatever the client makes up.
-        let judged = loopback && addresses.iter().any(|address| matches!(address, Address::Tcp(_)));
+        // The edge knows by which door a request has come; what comes by any must be right for this.
+        let judged = Address::are_judged(&addresses) && (admin.is_empty() || Address::are_judged(&admin));
         let (loops, _) = Edge::loops(config);
         let counters = Arc::new(DoorCounters::new(loops));
         let api = Arc::new(Api::new(mesh, judged, effective, Arc::clone(&counters)));
-        let edge = Arc::new(Edge::start(mesh, config, &addresses, judged, &counters)?);
+        let edge = Arc::new(Edge::start(mesh, config, &addresses, &admin, &counters)?);
         let stopped = Arc::new(AtomicBool::new(false));
         let workers = Arc::new(Locked::new(None));
         let mut server = Self { mesh: mesh.clone(), api, edge, workers, watchdog: None, stopped };
@@ -113,6 +117,28 @@ impl Server {
     /// Where it listens.
     pub fn addresses(&self) -> Vec<Address> {
         self.edge.addresses().to_vec()
+    }
+
+    /// Where the API is answered, if that is a place of its own.
+    pub fn admin_addresses(&self) -> Vec<Address> {
+        self.edge.admin_addresses().to_vec()
+    }
+
+    /// Secures clients to come by this; those that are here stay as they are.
+    pub fn use_acceptor(&self, acceptor: Option<&Acceptor>) {
+        self.edge.use_acceptor(acceptor);
+    }
+
+    /// Something to ask, again and again, whether all goes on: whether every event loop has turned since the last time. Asked first, it says
+    /// yes; once the server is gone, no.
+    pub fn pulse(&self) -> impl FnMut() -> bool + Send + use<> {
+        let edge = Arc::downgrade(&self.edge);
+        let mut asked: Option<(Arc<AtomicUsize>, usize)> = None;
+        move || {
+            let Some(edge) = edge.upgrade() else { return false };
+            let before = asked.replace(edge.count_loops());
+            before.is_none_or(|(counted, all)| counted.load(Ordering::SeqCst) == all)
+        }
     }
 
     /// Replaces what `/config` shows.
@@ -191,13 +217,19 @@ impl Keeper {
         Ok(own)
     }
 
-    /// Asks again and again, until the server stops.
+    /// Asks again and again, until the server stops; and remembers meanwhile what was counted, for those who look at it later.
     fn watch(self, mut line: UnixStream) {
         let clock = &self.mesh.inner.clock;
         let mut due = clock.now() + self.config.watchdog_ms.duration();
+        let mut step = clock.now() + STEP;
         while !self.stopped.load(Ordering::SeqCst) {
+            if clock.now() >= step {
+                self.mesh.remember();
+                // After a pause the past is not made up for.
+                step = (step + STEP).max(clock.now());
+            }
             if clock.now() < due {
-                clock.park_until(due);
+                clock.park_until(due.min(step));
                 continue;
             }
             due = clock.now() + self.config.watchdog_ms.duration();

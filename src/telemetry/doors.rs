@@ -54,6 +54,12 @@ door_counters! {
     refused_per_address;
     /// Times the system could not accept, such as for want of descriptors.
     accept_errors;
+    /// Connections that were secured.
+    handshakes;
+    /// Connections that could not be secured.
+    failed_handshakes;
+    /// Connections that were not secured within `headTimeoutMs`.
+    handshake_timeouts;
     /// Requests whose head was read.
     requests;
     /// Requests that were not acceptable HTTP.

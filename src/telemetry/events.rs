@@ -11,6 +11,8 @@ use crate::model::{InstanceId, ServiceName};
 
 /// How many events are remembered.
 const REMEMBERED: usize = 1024;
+/// Events that are logged in one second; more are only counted, so that a storm of them buries nothing else.
+const LOGGED_PER_SECOND: u32 = 50;
 
 /// Something that changed.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -57,6 +59,30 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The word for it, in the log as in JSON.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Restored => "restored",
+            Self::Registered => "registered",
+            Self::Changed => "changed",
+            Self::Deregistered => "deregistered",
+            Self::Expired => "expired",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+            Self::Ejected => "ejected",
+            Self::Returned => "returned",
+            Self::Breaker => "breaker",
+            Self::Panic => "panic",
+            Self::State => "state",
+            Self::Weight => "weight",
+            Self::Policy => "policy",
+            Self::Warning => "warning",
+            Self::Addresses => "addresses",
+            Self::Config => "config",
+            Self::Draining => "draining",
+        }
+    }
+
     /// Whether an operator should look: logged as a warning.
     const fn is_trouble(self) -> bool {
         matches!(self, Self::Expired | Self::Unhealthy | Self::Ejected | Self::Breaker | Self::Panic | Self::Warning)
@@ -74,6 +100,27 @@ pub struct Events {
 struct Ring {
     events: VecDeque<Event>,
     next: u64,
+    /// The second in which events were last logged, how many were, and how many since were not.
+    second: u64,
+    logged: u32,
+    silent: u64,
+}
+
+impl Ring {
+    /// Whether an event at this time is logged, and how many before it were not since the last that was.
+    const fn may_log(&mut self, at: u64) -> Option<u64> {
+        if self.second != at / 1000 {
+            (self.second, self.logged) = (at / 1000, 0);
+        }
+        if self.logged >= LOGGED_PER_SECOND {
+            self.silent += 1;
+            return None;
+        }
+        self.logged += 1;
+        let silent = self.silent;
+        self.silent = 0;
+        Some(silent)
+    }
 }
 
 /// What [`Events::since`] gives.
@@ -96,22 +143,32 @@ impl Events {
     /// Remembers and logs an event. Must not be called with a lock held.
     pub fn publish(&self, kind: Kind, service: Option<&ServiceName>, instance: Option<&InstanceId>, detail: String) {
         let level = if kind.is_trouble() { log::Level::Warn } else { log::Level::Info };
-        if log::log_enabled!(level) {
+        let at = self.clock.wall_ms();
+        let line = log::log_enabled!(level).then(|| {
             let about = match (service, instance) {
                 (Some(service), Some(instance)) => format!("{service}/{instance}: "),
                 (Some(service), None) => format!("{service}: "),
                 _ => String::new(),
             };
-            log::log!(level, "{about}{detail}");
-        }
-        let at = self.clock.wall_ms();
-        self.ring.with(|ring| {
+            format!("{about}{detail}")
+        });
+        let (seq, silent) = self.ring.with(|ring| {
             ring.next += 1;
             if ring.events.len() == REMEMBERED {
                 ring.events.pop_front();
             }
             ring.events.push_back(Event { seq: ring.next, at, kind, service: service.cloned(), instance: instance.cloned(), detail });
+            (ring.next, line.as_ref().and_then(|_| ring.may_log(at)))
         });
+        if let Some((line, silent)) = line.zip(silent) {
+            let before = if silent > 0 { format!(" silent={silent}") } else { String::new() };
+            log::log!(level, "{line} event={} seq={seq}{before}", kind.word());
+        }
+    }
+
+    /// The number of the last event.
+    pub fn last(&self) -> u64 {
+        self.ring.with(|ring| ring.next)
     }
 
     /// The events after number `since` (0: all that are remembered).
@@ -130,6 +187,21 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_storm_of_events_is_logged_in_part_and_says_so() {
+        let mut ring = Ring::default();
+        let logged: Vec<u64> = (0..200).filter_map(|_| ring.may_log(5_000)).collect();
+        assert_eq!(logged, [0; LOGGED_PER_SECOND as usize]);
+        assert_eq!((ring.may_log(6_000), ring.may_log(6_001)), (Some(200 - u64::from(LOGGED_PER_SECOND)), Some(0)));
+    }
+
+    #[test]
+    fn the_word_in_the_log_is_the_word_in_json() {
+        for kind in [Kind::Restored, Kind::Deregistered, Kind::Breaker, Kind::Draining] {
+            assert_eq!(serde_json::to_value(kind).expect("a word"), kind.word());
+        }
+    }
 
     #[test]
     fn the_ring_is_bounded_and_says_what_was_missed() {

@@ -54,7 +54,7 @@ impl Histogram {
 }
 
 /// A histogram at one moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Snapshot {
     counts: Vec<u64>,
     /// How many durations.
@@ -65,7 +65,45 @@ pub struct Snapshot {
     pub max: Duration,
 }
 
+/// What a histogram had counted at an earlier time: 8 bytes for each bucket in use, which are seldom more than a hundred.
+#[derive(Clone, Default, Debug)]
+pub struct Mark {
+    counts: Box<[(u16, u32)]>,
+    sum: Duration,
+}
+
 impl Snapshot {
+    /// What there is to remember, so that [`Snapshot::since`] can tell later what has been counted from now on.
+    pub fn mark(&self) -> Mark {
+        let used = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        Mark { counts: used.filter_map(|(at, count)| Some((u16::try_from(at).ok()?, low(*count)))).collect(), sum: self.sum }
+    }
+
+    /// What has been counted since `mark` was made; at most four thousand million in each bucket.
+    pub fn since(&self, mark: &Mark) -> Self {
+        let mut counts = self.counts.clone();
+        for (at, before) in &mark.counts {
+            if let Some(count) = counts.get_mut(usize::from(*at)) {
+                // Both are the low halves of a number that only grows.
+                *count = u64::from(low(*count).wrapping_sub(*before));
+            }
+        }
+        let mut since = Self { count: counts.iter().sum(), counts, sum: self.sum.saturating_sub(mark.sum), max: self.max };
+        since.max = since.quantile(1.0);
+        since
+    }
+
+    /// Adds what another one has counted.
+    pub fn add(&mut self, other: &Self) {
+        self.counts.resize(self.counts.len().max(other.counts.len()), 0);
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.count += other.count;
+        self.sum = self.sum.saturating_add(other.sum);
+        self.max = self.max.max(other.max);
+    }
+
     /// The duration that a share of `q` (0 to 1) does not exceed; zero when nothing has been counted.
     pub fn quantile(&self, q: f64) -> Duration {
         let rank = (q * self.count as f64).ceil().max(1.0);
@@ -78,6 +116,11 @@ impl Snapshot {
         }
         Duration::ZERO
     }
+}
+
+/// The low half of a number.
+const fn low(number: u64) -> u32 {
+    (number & 0xffff_ffff) as u32
 }
 
 /// The bucket of `us` microseconds.
@@ -137,5 +180,24 @@ mod tests {
         }
         assert_eq!(snapshot.max, Duration::from_millis(1000));
         assert_eq!(histogram.mean(), Duration::from_micros(500_500));
+    }
+
+    #[test]
+    fn what_was_counted_since_a_mark_can_be_told_and_added_up() {
+        let (one, other) = (Histogram::default(), Histogram::default());
+        for _ in 0..100 {
+            one.record(Duration::from_secs(1));
+        }
+        let mark = one.snapshot().mark();
+        assert_eq!((one.snapshot().since(&mark).count, one.snapshot().since(&mark).quantile(0.99)), (0, Duration::ZERO));
+        one.record(Duration::from_micros(20));
+        other.record(Duration::from_micros(40));
+        let mut both = one.snapshot().since(&mark);
+        assert_eq!((both.count, both.max, both.sum), (1, Duration::from_micros(20), Duration::from_micros(20)));
+        both.add(&other.snapshot());
+        assert_eq!((both.count, both.quantile(0.5), both.max), (2, Duration::from_micros(20), Duration::from_micros(40)));
+        let mut none = Snapshot::default();
+        none.add(&both);
+        assert_eq!((none.count, none.quantile(1.0)), (2, Duration::from_micros(40)));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::histogram::Snapshot;
+use super::onlookers::OnlookersReport;
 use crate::model::time::as_ms;
 use crate::policy::breaker::{Control, Status};
 
@@ -27,6 +28,7 @@ pub struct Report {
     pub refused: BTreeMap<&'static str, u64>,
     /// Where registrations are kept, and how it is with that.
     pub registry: RegistryReport,
+    pub onlookers: OnlookersReport,
     pub services: BTreeMap<String, ServiceReport>,
 }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weft::mesh::Wake;
-use weft::mesh::call::{Attempt, CallMeta, Step};
+use weft::mesh::call::{Attempt, CallMeta, Connection, Step};
 use weft::mesh::ports::{Incoming, Outgoing, Probe, Transport};
 use weft::model::{Failure, Headers, RequestId};
 use weft::policy::health::CheckResult;
@@ -31,7 +31,7 @@ struct Nowhere;
 
 impl Transport for Nowhere {
     fn send(&self, _: &Attempt, _: &Outgoing<'_>) -> Result<Incoming, Failure> {
-        Ok(Incoming { status: 200, headers: Headers::new(), body: Box::new(io::empty()) })
+        Ok(Incoming { status: 200, headers: Headers::new(), connection: Connection::Unknown, body: Box::new(io::empty()) })
     }
 
     fn probe(&self, _: &Probe) -> CheckResult {

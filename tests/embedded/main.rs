@@ -12,6 +12,8 @@ mod support;
 pub(crate) const INVOKE_ON: weft::server::InvokeOn = weft::server::InvokeOn::Workers;
 /// Calls do not go through the API.
 pub(crate) const EMBEDDED: bool = true;
+/// Clients speak as they are.
+pub(crate) const SECURED: bool = false;
 
 #[path = "../http/answered.rs"]
 mod answered;

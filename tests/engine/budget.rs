@@ -52,17 +52,31 @@ fn an_empty_budget_delivers_the_last_429_all_the_same() {
     assert!(last.status == 429 && last.attempts <= 2, "one in five has saved up a retry: {last:?}");
 }
 
+/// Retries at once, no ejection, and a breaker that opens after so many failures in a row.
+fn drained(threshold: u32) -> Value {
+    json!({"retry": {"baseDelayMs": 0}, "circuitBreaker": {"failureThreshold": threshold}, "outlier": {"consecutiveFailures": 1_000_000}})
+}
+
 #[test]
-fn a_retry_that_the_budget_left_out_is_not_held_against_the_service() {
-    let world =
-        World::new().with("a", [answer(500)]).policy(json!({"retry": {"baseDelayMs": 0}, "circuitBreaker": {"failureThreshold": 100}}));
-    while !world.get().expect_err("it always fails").budget_exhausted {}
-    let failures = world.explain().circuit_breaker.failure_count;
-    // Each call deposits a fifth, so that one in five still makes its retry; none makes all three.
-    for _ in 0..200 {
-        assert!(world.get().expect_err("it always fails").budget_exhausted);
+fn a_retry_that_the_budget_left_out_is_not_held_against_a_service_that_works() {
+    // One call in five has saved up the retry that finds the instance that works, and that one is enough to know.
+    let world = World::new().policy(drained(4)).with("a", [answer(500)]).with("b", [ok()]);
+    world.weight("a", 1000);
+    let (mut in_a_row, mut most) = (0, 0);
+    for _ in 0..3000 {
+        in_a_row = if world.get().is_err_and(|error| error.budget_exhausted) { in_a_row + 1 } else { 0 };
+        most = most.max(in_a_row);
     }
-    assert_eq!((world.breaker(), world.explain().circuit_breaker.failure_count), (Status::Closed, failures));
+    assert!(most >= 4, "at most {most} calls in a row lacked budget");
+    assert_eq!((world.breaker(), world.explain().circuit_breaker.failure_count), (Status::Closed, 0));
+}
+
+#[test]
+fn a_service_of_which_no_instance_answers_is_found_dead_although_there_is_no_budget_to_try_them_all() {
+    let world = World::new().policy(drained(100)).with("a", [answer(500)]).with("b", [answer(500)]);
+    let errors: Vec<_> = (0..100).map(|_| world.get().expect_err("it always fails")).collect();
+    assert!(errors.last().is_some_and(|last| last.budget_exhausted));
+    assert_eq!(world.breaker(), Status::Open);
 }
 
 #[test]

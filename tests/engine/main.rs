@@ -16,6 +16,7 @@ mod breaker_modes;
 mod budget;
 mod deadlines;
 mod ejection;
+mod glance;
 mod health;
 mod hops;
 mod limits;

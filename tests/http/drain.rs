@@ -56,7 +56,7 @@ fn no_call_is_lost_while_clients_keep_calling_through_a_drain() {
         assert_eq!((last.text().as_str(), last.header("connection")), ("slow", Some("close")));
         assert!(drain.join().expect("drained"), "everything was finished");
     });
-    assert!(TcpStream::connect(house.at).is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(house.door).is_err(), "nobody listens any more");
 }
 
 #[test]

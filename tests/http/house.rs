@@ -12,6 +12,10 @@ use weft::server::{Address, Config, InvokeOn};
 use weft::{Builder, Mesh, Server};
 
 use crate::support::client::{self, Answer, Client};
+#[cfg(feature = "tls")]
+use crate::support::papers::Papers;
+#[cfg(feature = "tls")]
+use crate::support::sleeve::Sleeve;
 use crate::support::upstream::Upstream;
 
 /// A mesh and its server on a free port of loopback.
@@ -19,6 +23,11 @@ pub(crate) struct House {
     pub(crate) server: Server,
     pub(crate) mesh: Mesh,
     pub(crate) at: SocketAddr,
+    /// Where the door itself is, whatever stands before it.
+    pub(crate) door: SocketAddr,
+    /// What stands before a door that speaks TLS.
+    #[cfg(feature = "tls")]
+    _sleeve: Option<(Sleeve, Papers)>,
 }
 
 impl Drop for House {
@@ -46,15 +55,30 @@ impl House {
 
     /// Of these parts; where it listens is decided here.
     pub(crate) fn of(builder: Builder, config: Config) -> Self {
+        #[cfg(feature = "tls")]
+        let papers = crate::SECURED.then(Papers::new);
+        #[cfg(feature = "tls")]
+        let config = papers.as_ref().map_or_else(|| config.clone(), |papers| papers.secured("door", &config));
         let mesh = builder.build().expect("a mesh");
         let invoke_on = if config.invoke_on == InvokeOn::Workers { config.invoke_on } else { crate::INVOKE_ON };
         let config = Config { listen: "127.0.0.1:0".to_owned(), invoke_on, ..config };
         let server = Server::start(&mesh, &config, json!({"listen": config.listen})).expect("a server");
-        let at = match server.addresses().as_slice() {
+        let door = match server.addresses().as_slice() {
             [Address::Tcp(at)] => *at,
             other => panic!("one TCP address, not {other:?}"),
         };
-        Self { server, mesh, at }
+        #[cfg(feature = "tls")]
+        {
+            let sleeve = papers.map(|papers| (Sleeve::over(door, papers.client(None)), papers));
+            let at = sleeve.as_ref().map_or(door, |(sleeve, _)| sleeve.at);
+            Self { server, mesh, at, door, _sleeve: sleeve }
+        }
+        #[cfg(not(feature = "tls"))]
+        {
+            // Only a build with TLS has a program that wants it.
+            let _ = crate::SECURED;
+            Self { server, mesh, at: door, door }
+        }
     }
 
     /// A connection of its own, kept open. It has been answered once, so it is certain to be served whatever else goes on.

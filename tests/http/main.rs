@@ -12,8 +12,11 @@ mod support;
 pub(crate) const INVOKE_ON: weft::server::InvokeOn = weft::server::InvokeOn::Edge;
 /// They go through the API.
 pub(crate) const EMBEDDED: bool = false;
+/// Clients speak as they are.
+pub(crate) const SECURED: bool = false;
 
 mod answered;
+mod apart;
 mod control;
 mod documented;
 mod drain;
@@ -30,4 +33,5 @@ mod services;
 mod shaped;
 mod stale;
 mod tls;
+mod traces;
 mod workers;

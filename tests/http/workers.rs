@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use weft::mesh::call::Attempt;
+use weft::mesh::call::{Attempt, Connection};
 use weft::mesh::ports::{Incoming, Outgoing, Probe, Transport};
 use weft::model::{Failure, Headers};
 use weft::policy::health::CheckResult;
@@ -37,7 +37,12 @@ impl Transport for Panicking {
         if request.call.endpoint.as_str() == "/panic" {
             silent_panic();
         }
-        Ok(Incoming { status: 200, headers: Headers::new(), body: Box::new(Cursor::new(b"fine".to_vec())) })
+        Ok(Incoming {
+            status: 200,
+            headers: Headers::new(),
+            connection: Connection::Unknown,
+            body: Box::new(Cursor::new(b"fine".to_vec())),
+        })
     }
 
     fn probe(&self, _: &Probe) -> CheckResult {

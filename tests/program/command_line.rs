@@ -46,6 +46,8 @@ fn what_is_not_understood_is_said_in_one_line_with_the_nearest_word() {
         (&["serve", "extra"], "is not understood here"),
         (&["serve", "--traffic"], "--traffic is not a flag"),
         (&["-x"], "is not understood here"),
+        (&["demo", "--admin-listen", "localhost:0"], "one plain door; leave out tlsCert and adminListen"),
+        (&["--listen", "127.0.0.1:0", "--admin-listen", "nowhere"], "adminListen: \"nowhere\" has no port"),
     ] {
         let ended = run(arguments);
         assert_eq!((ended.code, ended.out.as_str()), (Some(2), ""), "{arguments:?}: {}", ended.err);

@@ -8,11 +8,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access_log;
 mod command_line;
 mod configuration;
 mod demo;
 mod running;
 mod signals;
 mod state;
+mod supervised;
 #[allow(dead_code)] // The tests of the door use it as well.
 mod weft;

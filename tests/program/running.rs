@@ -147,3 +147,13 @@ fn the_configuration_file_applies_to_services_by_name() {
     weft.post("/register", &json!({"name": "x".repeat(2_000)})).with_status(413);
     assert_eq!(weft.get("/config").json()["services"]["a"]["retry"]["maxRetries"], 0);
 }
+
+#[test]
+fn it_says_where_calls_are_and_where_the_rest_is_when_they_are_apart() {
+    let weft = Weft::start(&["--admin-listen", "127.0.0.1:0"]);
+    let line = weft.said(" for calls, and on http://127.0.0.1:");
+    let admin = line.split_once("and on http://").and_then(|(_, after)| after.strip_suffix(" for the rest")).expect("an address");
+    assert_eq!(weft.get("/metrics").status, 404);
+    let metrics = client::ask(admin.parse().expect("an address"), "GET", "/metrics", &[], b"").expect("answered");
+    assert_eq!(metrics.status, 200);
+}

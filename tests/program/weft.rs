@@ -114,8 +114,8 @@ impl Weft {
 
     /// Where it says that it listens.
     pub(crate) fn at(&self) -> SocketAddr {
-        let line = self.said("listens on http://");
-        let (_, after) = line.split_once("http://").expect("a URL");
+        let line = self.said("listens on http");
+        let (_, after) = line.split_once("://").expect("a URL");
         after.split_whitespace().next().and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address: {line}"))
     }
 
@@ -172,7 +172,7 @@ impl Weft {
     /// The exit code of a program that has ended; `None` inside when it listens.
     pub(crate) fn listens_or_has_ended(&mut self) -> Option<Option<i32>> {
         let ended = self.child.try_wait().expect("a child").map(|status| Some(status.code().unwrap_or(-1)));
-        ended.or_else(|| self.out().contains("listens on http://").then_some(None))
+        ended.or_else(|| self.out().contains("listens on http").then_some(None))
     }
 
     pub(crate) fn is_running(&mut self) -> bool {

@@ -20,6 +20,8 @@ mod program;
 pub(crate) const INVOKE_ON: weft::server::InvokeOn = weft::server::InvokeOn::Edge;
 /// They go through the API.
 pub(crate) const EMBEDDED: bool = false;
+/// Clients speak as they are.
+pub(crate) const SECURED: bool = false;
 
 mod answers;
 mod attempts;

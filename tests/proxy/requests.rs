@@ -116,7 +116,7 @@ fn who_asked_and_by_which_way_is_added_to_what_was_said_before() {
     let (arrived, _) = arriving(head("GET /proxy/s/", &[]));
     let said = |name: &str| arrived.one(name).map(str::to_owned);
     assert_eq!(said("x-forwarded-for").as_deref(), Some("127.0.0.1"));
-    assert_eq!(said("x-forwarded-proto").as_deref(), Some("http"));
+    assert_eq!(said("x-forwarded-proto").as_deref(), Some(if crate::SECURED { "https" } else { "http" }));
     assert_eq!(said("x-forwarded-host").as_deref(), Some("localhost"));
     assert_eq!(said("via").as_deref(), Some("1.1 weft"));
 

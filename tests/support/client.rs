@@ -75,6 +75,11 @@ impl Client {
         Ok(Self { stream: Box::new(stream), rest: Vec::new() })
     }
 
+    /// On a connection that is there.
+    pub(crate) fn of(stream: impl Read + Write + Send + 'static) -> Self {
+        Self { stream: Box::new(stream), rest: Vec::new() }
+    }
+
     pub(crate) fn connect_unix(at: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(at)?;
         stream.set_read_timeout(Some(PATIENCE))?;

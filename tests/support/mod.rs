@@ -2,6 +2,10 @@
 
 pub(crate) mod client;
 pub(crate) mod hole;
+#[cfg(feature = "tls")]
+pub(crate) mod papers;
+#[cfg(feature = "tls")]
+pub(crate) mod sleeve;
 pub(crate) mod upstream;
 
 use std::thread;

@@ -13,9 +13,13 @@ mod support;
 pub(crate) const INVOKE_ON: weft::server::InvokeOn = weft::server::InvokeOn::Workers;
 /// They go through the API.
 pub(crate) const EMBEDDED: bool = false;
+/// Clients speak as they are.
+pub(crate) const SECURED: bool = false;
 
 #[path = "../http/answered.rs"]
 mod answered;
+#[path = "../http/apart.rs"]
+mod apart;
 #[path = "../http/control.rs"]
 mod control;
 #[path = "../http/documented.rs"]
@@ -46,5 +50,7 @@ mod shaped;
 mod stale;
 #[path = "../http/tls.rs"]
 mod tls;
+#[path = "../http/traces.rs"]
+mod traces;
 #[path = "../http/workers.rs"]
 mod workers;

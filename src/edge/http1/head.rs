@@ -17,16 +17,6 @@ impl Span {
         let at = u32::try_from((part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize)).unwrap_or(0);
         Self { at, end: at.saturating_add(u32::try_from(part.len()).unwrap_or(0)) }
     }
-
-    /// The first `n` bytes of this place.
-    pub(super) fn first(self, n: usize) -> Self {
-        Self { at: self.at, end: self.at.saturating_add(u32::try_from(n).unwrap_or(0)).min(self.end) }
-    }
-
-    /// This place without its first `n` bytes.
-    pub(super) fn without(self, n: usize) -> Self {
-        Self { at: self.at.saturating_add(u32::try_from(n).unwrap_or(0)).min(self.end), end: self.end }
-    }
 }
 
 /// The bytes of a head and where its parts lie in them. Made to be used again and again.
@@ -42,11 +32,6 @@ impl Head {
         self.bytes.get(span.at as usize..span.end as usize).unwrap_or_default()
     }
 
-    /// The text at a place that holds ASCII only.
-    pub fn text(&self, span: Span) -> &str {
-        std::str::from_utf8(self.at(span)).unwrap_or_default()
-    }
-
     /// How many bytes it has.
     pub fn size(&self) -> usize {
         self.bytes.len()
@@ -58,8 +43,13 @@ impl Head {
     }
 
     /// Every value of a field.
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.fields().filter(move |(field, _)| field.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    pub fn all<'h, 'n>(&'h self, name: &'n str) -> impl Iterator<Item = &'h [u8]> + use<'h, 'n> {
+        self.fields.iter().filter(move |(field, _)| self.is(*field, name)).map(|(_, value)| self.at(*value))
+    }
+
+    /// Whether at a place there is that name. Most differ in length, which costs nothing to see.
+    fn is(&self, place: Span, name: &str) -> bool {
+        (place.end - place.at) as usize == name.len() && self.at(place).eq_ignore_ascii_case(name.as_bytes())
     }
 
     /// Whether there is a field of that name.
@@ -95,14 +85,14 @@ impl Head {
     pub(super) fn framing(&self) -> Result<Option<Framing>, Fault> {
         let mut length = None;
         let mut chunked = false;
-        for (name, value) in self.fields() {
-            if name.eq_ignore_ascii_case(b"content-length") {
-                let number = decimal(value).ok_or(Fault::Malformed("Content-Length is not one number"))?;
+        for &(name, value) in &self.fields {
+            if self.is(name, "content-length") {
+                let number = decimal(self.at(value)).ok_or(Fault::Malformed("Content-Length is not one number"))?;
                 if length.replace(number).is_some() {
                     return Err(Fault::Malformed("Content-Length is there twice"));
                 }
-            } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-                if chunked || !value.eq_ignore_ascii_case(b"chunked") {
+            } else if self.is(name, "transfer-encoding") {
+                if chunked || !self.at(value).eq_ignore_ascii_case(b"chunked") {
                     return Err(Fault::Malformed("Transfer-Encoding is not chunked alone"));
                 }
                 chunked = true;
@@ -133,8 +123,17 @@ impl Head {
 
 impl Fields for Head {
     fn first(&self, name: &str) -> Option<&str> {
-        let value = self.fields().find(|(field, _)| field.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)?;
-        std::str::from_utf8(value).ok()
+        self.all(name).next().and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    fn each(&self, name: &str, see: &mut dyn FnMut(&str, &[u8])) {
+        for (field, value) in self.fields() {
+            // The parser lets only tokens be names.
+            let field = std::str::from_utf8(field).unwrap_or_default();
+            if name.is_empty() || field.eq_ignore_ascii_case(name) {
+                see(field, value);
+            }
+        }
     }
 }
 

@@ -14,6 +14,8 @@ pub use head::{Head, Span};
 pub use request::RequestHead;
 pub use response::ResponseHead;
 
+use crate::contract::answer::ApiError;
+
 /// What is wrong with a message; the sentence is for a person.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
@@ -25,6 +27,17 @@ pub enum Fault {
     TargetTooLong,
     /// It speaks another version of HTTP.
     Version,
+}
+
+impl From<Fault> for ApiError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Malformed(why) => Self::Malformed(why),
+            Fault::HeadTooLarge => Self::HeadTooLarge,
+            Fault::TargetTooLong => Self::TargetTooLong,
+            Fault::Version => Self::Version,
+        }
+    }
 }
 
 /// How large a head may be.

@@ -1,8 +1,9 @@
 //! The head of a request.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
-use super::head::{Head, Span};
+use super::head::Head;
 use super::{Fault, Framing, Limits, MAX_FIELDS};
 
 /// The longest method, in bytes: no longer one is registered, and the length of an unfinished first line tells that of its target.
@@ -13,9 +14,11 @@ const MAX_METHOD: usize = 32;
 pub struct RequestHead {
     /// Its bytes and fields.
     pub head: Head,
-    method: Span,
-    target: Span,
-    authority: Span,
+    /// Method, target and authority one after the other: they are asked for more than once, and text is found faster than it is made.
+    line: String,
+    /// Where the target begins in it.
+    target: Range<usize>,
+    authority: Range<usize>,
     minor: u8,
     framing: Framing,
     persists: bool,
@@ -46,7 +49,7 @@ impl RequestHead {
             Err(httparse::Error::Version) if !bytes.contains(&b'\n') => return unfinished(bytes, limits).map(|()| None),
             Err(error) => return Err(fault(error, bytes)),
         };
-        let target = parsed.path.unwrap_or_default().as_bytes();
+        let target = parsed.path.unwrap_or_default();
         if target.len() > limits.target {
             return Err(Fault::TargetTooLong);
         }
@@ -57,34 +60,17 @@ impl RequestHead {
             return Err(Fault::Malformed("the method is too long"));
         }
         self.head.take(bytes, length, parsed.headers)?;
-        self.method = Span::of(parsed.method.unwrap_or_default().as_bytes(), bytes);
+        let method = parsed.method.unwrap_or_default();
+        let (authority, path) = taken_apart(method, target)?;
+        self.line.clear();
+        for part in [method, path, authority] {
+            self.line.push_str(part);
+        }
+        self.target = method.len()..method.len() + path.len();
+        self.authority = self.target.end..self.line.len();
         self.minor = parsed.version.unwrap_or(1);
-        (self.authority, self.target) = self.taken_apart(Span::of(target, bytes))?;
         self.judge()?;
         Ok(Some(skipped + length))
-    }
-
-    /// The authority and the path of a target. `http://host/path`, as clients send it to a proxy, means the same as `/path`.
-    fn taken_apart(&self, whole: Span) -> Result<(Span, Span), Fault> {
-        let target = self.head.at(whole);
-        if !target.iter().all(u8::is_ascii_graphic) || target.contains(&b'#') {
-            return Err(Fault::Malformed("the target has a character that must be percent-encoded"));
-        }
-        if target.first() == Some(&b'/') || target == b"*" && self.method() == "OPTIONS" {
-            return Ok((Span::default(), whole));
-        }
-        if self.method() == "CONNECT" {
-            return Ok((whole, whole.without(target.len())));
-        }
-        let scheme = [&b"http://"[..], b"https://"]
-            .into_iter()
-            .find(|scheme| target.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme)));
-        let Some(scheme) = scheme else { return Err(Fault::Malformed("the target is neither a path nor a URL")) };
-        let rest = whole.without(scheme.len());
-        let path = self.head.at(rest).iter().position(|b| *b == b'/').ok_or(Fault::Malformed("the target has no path"))?;
-        let path = rest.without(path);
-        let authority = self.head.at(rest).len() - self.head.at(path).len();
-        Ok((rest.first(authority), path))
     }
 
     /// Everything that must hold of fields together.
@@ -95,6 +81,10 @@ impl RequestHead {
             (None, _) if self.minor > 0 => return Err(Fault::Malformed("Host is missing")),
             (Some(host), None) if !host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]%".contains(b)) => {
                 return Err(Fault::Malformed("Host is not a host"));
+            }
+            (Some(host), None) if self.authority.is_empty() => {
+                self.line.push_str(std::str::from_utf8(host).unwrap_or_default());
+                self.authority.end = self.line.len();
             }
             _ => {}
         }
@@ -116,20 +106,17 @@ impl RequestHead {
 
     /// The method, as it came.
     pub fn method(&self) -> &str {
-        self.head.text(self.method)
+        self.line.get(..self.target.start).unwrap_or_default()
     }
 
     /// Path and query; `*` for the server as a whole.
     pub fn target(&self) -> &str {
-        self.head.text(self.target)
+        self.line.get(self.target.clone()).unwrap_or_default()
     }
 
     /// The host the request is for: of the target, else of the `Host` field.
     pub fn authority(&self) -> &str {
-        match self.head.text(self.authority) {
-            "" => self.head.all("host").next().and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default(),
-            authority => authority,
-        }
+        self.line.get(self.authority.clone()).unwrap_or_default()
     }
 
     /// Whether it came by HTTP/1.0.
@@ -151,6 +138,26 @@ impl RequestHead {
     pub const fn expects_continue(&self) -> bool {
         self.expects
     }
+}
+
+/// The authority and the path of a target. `http://host/path`, as clients send it to a proxy, means the same as `/path`.
+fn taken_apart<'t>(method: &str, target: &'t str) -> Result<(&'t str, &'t str), Fault> {
+    if !target.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+        return Err(Fault::Malformed("the target has a character that must be percent-encoded"));
+    }
+    if target.starts_with('/') || target == "*" && method == "OPTIONS" {
+        return Ok(("", target));
+    }
+    if method == "CONNECT" {
+        return Ok((target, ""));
+    }
+    let scheme = ["http://", "https://"]
+        .into_iter()
+        .find(|scheme| target.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme)));
+    let Some(scheme) = scheme else { return Err(Fault::Malformed("the target is neither a path nor a URL")) };
+    let rest = target.get(scheme.len()..).unwrap_or_default();
+    let path = rest.find('/').ok_or(Fault::Malformed("the target has no path"))?;
+    Ok(rest.split_at(path))
 }
 
 /// Whether a head that is not whole yet may still become acceptable.

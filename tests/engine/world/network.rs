@@ -5,7 +5,7 @@ use std::io::{self, Cursor, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use weft::mesh::call::Attempt;
+use weft::mesh::call::{Attempt, Connection};
 use weft::mesh::ports::{Incoming, Outgoing, Probe, Transport};
 use weft::model::{ConnectFailure, Failure, Headers};
 use weft::policy::health::CheckResult;
@@ -140,7 +140,7 @@ impl Transport for Network {
             What::Panic => std::panic::resume_unwind(Box::new("a fault in the transport, as scripted")),
             What::Answer { status, headers, body, ending } => {
                 let body = Body { network: self.clone(), content: Cursor::new(body), ending, end };
-                Ok(Incoming { status, headers, body: Box::new(body) })
+                Ok(Incoming { status, headers, connection: Connection::Unknown, body: Box::new(body) })
             }
         }
     }
