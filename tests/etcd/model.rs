@@ -24,17 +24,17 @@ fn whatever_happens_what_was_acknowledged_is_known_to_all_in_the_end() {
             (0, None) => {
                 let (member, dies) = (usize::try_from(roll(3)).expect("few"), roll(2) == 0);
                 if dies {
-                    cluster.kill(member)
+                    cluster.kill(member);
                 } else {
-                    cluster.signal(member, "STOP")
+                    cluster.signal(member, "STOP");
                 }
                 hurt = Some((member, dies));
             }
             (1 | 2, Some((member, dies))) => {
                 if dies {
-                    cluster.run(member)
+                    cluster.run(member);
                 } else {
-                    cluster.signal(member, "CONT")
+                    cluster.signal(member, "CONT");
                 }
                 hurt = None;
             }
