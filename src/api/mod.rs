@@ -127,6 +127,7 @@ impl Api {
             Handler::ResetPolicy => self.reset_policy(first, request),
             Handler::SetBreaker => self.set_breaker(first, request),
             Handler::Events => self.events(request),
+            Handler::Nodes => Ok(self.nodes()),
             Handler::Overview => self.overview(request),
             Handler::ServiceOverview => self.service_overview(first, request),
             Handler::Dashboard => Ok(dashboard::page(request)),

@@ -15,7 +15,7 @@ use crate::outbound::process;
 use crate::telemetry::doors::DoorReport;
 use crate::telemetry::exposition::Format;
 use crate::telemetry::picture::Picture;
-use crate::telemetry::report::Report;
+use crate::telemetry::report::{RegistryReport, Report};
 use crate::telemetry::table;
 use crate::telemetry::traces::Query;
 
@@ -48,6 +48,11 @@ impl Api {
         let sees = |service: &str| request.sees(service);
         let text = self.mesh.with_picture_of(&sees, |mesh| table::render(&Picture { mesh, doors: Some(&self.doors), process }, format));
         Answer::new(200, format.content_type(), text)
+    }
+
+    pub(super) fn nodes(&self) -> Answer {
+        let standing = self.mesh.standing();
+        Answer::pretty(&json!({"registry": RegistryReport::from(&standing), "nodes": standing.nodes}))
     }
 
     pub(super) fn health(&self) -> Answer {

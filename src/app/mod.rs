@@ -30,9 +30,11 @@ use signal_hook::iterator::Signals;
 use supervisor::Supervisor;
 use tap::TapError;
 
-use crate::config::{Arguments, Command, Config, ConfigError, usage};
+use crate::config::{Arguments, Backend, Command, Config, ConfigError, usage};
 use crate::mesh::Mesh;
 use crate::outbound::BuildError;
+#[cfg(feature = "etcd")]
+use crate::outbound::etcd::Etcd;
 use crate::outbound::store::{Disk, StateError};
 use crate::outbound::trust::Trust;
 use crate::server::{Acceptor, Address, InvokeOn, Server, StartError};
@@ -117,7 +119,7 @@ fn run() -> Result<ExitCode, Fatal> {
         }
         Command::Config { annotated: true } => say!("{}", load()?.annotated().trim_end()),
         Command::Config { annotated: false } => say!("{:#}", load()?.effective()),
-        Command::State(what, path) => state::run(*what, path)?,
+        Command::State(what, path) => state::run(*what, path, &load()?)?,
         Command::Tap(words) => tap::run(words).map_err(Fatal::Tap)?,
         Command::Token(new) => token::run(new, &load()?)?,
         Command::Serve => return serve(&arguments, &load()?, |_, _| Ok(())),
@@ -140,6 +142,7 @@ fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Serve
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let mesh = build(config)?;
     let server = Server::start(&mesh, &config.server, config.effective()).map_err(Fatal::Start)?;
+    mesh.announce_at(server.addresses().iter().map(ToString::to_string).collect());
     announce(config, &server);
     also(&mesh, &server)?;
     let supervisor = Supervisor::of_environment();
@@ -164,6 +167,7 @@ fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Serve
     })?;
     let (delay, timeout) = (config.server.drain_delay_ms.duration(), config.server.drain_timeout_ms.duration());
     let finished = server.drain(delay, timeout);
+    mesh.leave_store();
     mesh.flush(FLUSH);
     if !finished {
         log::warn!("stopped with calls unfinished");
@@ -184,8 +188,12 @@ fn build(config: &Config) -> Result<Mesh, Fatal> {
         .upstreams(settings.upstreams)
         .telemetry(settings.telemetry)
         .limits(settings.max_services, settings.max_instances_per_service);
-    if !config.general.state_dir.is_empty() {
-        builder = builder.store(Disk::open(Path::new(&config.general.state_dir)).map_err(Fatal::State)?);
+    let directory = Some(Path::new(&config.general.state_dir)).filter(|path| !path.as_os_str().is_empty());
+    match (config.registry.backend, directory) {
+        #[cfg(feature = "etcd")]
+        (Backend::Etcd, _) => builder = builder.store(Etcd::open(&config.registry.etcd, directory).map_err(Fatal::State)?),
+        (_, Some(directory)) => builder = builder.store(Disk::open(directory).map_err(Fatal::State)?),
+        (_, None) => {}
     }
     let mesh = builder.build().map_err(Fatal::Build)?;
     register_listed(&mesh, config);
@@ -212,9 +220,10 @@ fn announce(config: &Config, server: &Server) {
         admin => format!(" for calls, and on {admin} for the rest"),
     };
     say!("weft {} listens on {}{admin}", env!("CARGO_PKG_VERSION"), urls(&server.addresses()));
-    let registry = match config.general.state_dir.as_str() {
-        "" => "registry in memory".to_owned(),
-        directory => format!("registry in {directory}"),
+    let registry = match (config.registry.backend, config.general.state_dir.as_str()) {
+        (Backend::Etcd, _) => format!("registry in etcd at {}", config.registry.etcd.endpoints.join(" and ")),
+        (Backend::Local, "") => "registry in memory".to_owned(),
+        (Backend::Local, directory) => format!("registry in {directory}"),
     };
     let tls = if cfg!(feature = "tls") { "https to instances" } else { "no https to instances" };
     let calls = match config.server.invoke_on {
@@ -247,8 +256,8 @@ fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server)
     if new.server != running.server {
         log::warn!("settings of the server itself (such as listen and workers) change only with a restart");
     }
-    if new.general.state_dir != running.general.state_dir {
-        log::warn!("the state directory changes only with a restart");
+    if new.general.state_dir != running.general.state_dir || new.registry != running.registry {
+        log::warn!("the state directory and the registry's place change only with a restart");
     }
     if new.telemetry != running.telemetry {
         log::warn!("how single calls are looked at (telemetry) changes only with a restart");
@@ -266,7 +275,10 @@ fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server)
     Trust::of(mesh).change(trust);
     register_listed(mesh, &new);
     log::set_max_level(new.general.log.into());
-    server.set_effective(Config { server: running.server.clone(), telemetry: running.telemetry.clone(), ..new }.effective());
+    server.set_effective(
+        Config { server: running.server.clone(), registry: running.registry.clone(), telemetry: running.telemetry.clone(), ..new }
+            .effective(),
+    );
 }
 
 fn not_reloaded(why: &dyn fmt::Display) {

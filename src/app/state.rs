@@ -4,20 +4,25 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::Fatal;
-use crate::config::StateCommand;
+use crate::config::{Config, StateCommand};
 use crate::mesh::ports::{Refused, Store, StoreError};
 use crate::mesh::record::{Document, Version};
 use crate::model::{Weight, authority};
 use crate::outbound::BuildError;
+#[cfg(feature = "etcd")]
+use crate::outbound::etcd::Etcd;
 use crate::outbound::store::{Disk, export, import};
 
+/// What is named instead of a directory to mean etcd, as it is configured.
+#[cfg(feature = "etcd")]
+const ETCD: &str = "etcd";
+
 /// Does it.
-pub(super) fn run(what: StateCommand, path: &Path) -> Result<(), Fatal> {
+pub(super) fn run(what: StateCommand, path: &Path, config: &Config) -> Result<(), Fatal> {
     match what {
-        StateCommand::Show => show(path),
+        StateCommand::Show => show(&look(path, config)?),
         StateCommand::Export => {
-            let (documents, faults) = Disk::look(path).map_err(Fatal::State)?;
-            faults.iter().for_each(|fault| log(fault));
+            let documents = look(path, config)?;
             say!("{}", export(&documents));
             Ok(())
         }
@@ -25,12 +30,9 @@ pub(super) fn run(what: StateCommand, path: &Path) -> Result<(), Fatal> {
             let mut json = String::new();
             io::stdin().read_to_string(&mut json)?;
             let documents = import(&json).map_err(|fault| Fatal::Usage(format!("standard input: {fault}")))?;
-            let disk = Disk::open(path).map_err(Fatal::State)?;
+            let store = open(path, config)?;
             for document in &documents {
-                disk.put(document, Version::default()).map_err(|refused| match refused {
-                    Refused::Unavailable(why) => Fatal::Build(BuildError::Store(why.into())),
-                    Refused::Conflict(_) => Fatal::Build(BuildError::Store(StoreError("somebody else is changing it".to_owned()).into())),
-                })?;
+                keep(&*store, document)?;
             }
             say!("{} documents are now kept in {}", documents.len(), path.display());
             Ok(())
@@ -38,9 +40,48 @@ pub(super) fn run(what: StateCommand, path: &Path) -> Result<(), Fatal> {
     }
 }
 
-fn show(path: &Path) -> Result<(), Fatal> {
+/// Keeps a document in place of whatever is there.
+fn keep(store: &dyn Store, document: &Document) -> Result<(), Fatal> {
+    let mut seen = Version::default();
+    for _ in 0..MOST_CONFLICTS {
+        match store.put(document, seen) {
+            Ok(_) => return Ok(()),
+            Err(Refused::Conflict(other)) => seen = other.map_or_else(Version::default, |(_, version)| version),
+            Err(Refused::Unavailable(why)) => return Err(unavailable(why)),
+        }
+    }
+    Err(unavailable(StoreError("somebody else is changing it".to_owned())))
+}
+
+/// How often a document is put anew because somebody else has changed it meanwhile.
+const MOST_CONFLICTS: usize = 16;
+
+fn unavailable(why: StoreError) -> Fatal {
+    Fatal::Build(BuildError::Store(why.into()))
+}
+
+#[cfg_attr(not(feature = "etcd"), allow(unused_variables))]
+fn open(path: &Path, config: &Config) -> Result<Box<dyn Store>, Fatal> {
+    #[cfg(feature = "etcd")]
+    if path == Path::new(ETCD) {
+        return Ok(Box::new(Etcd::open(&config.registry.etcd, None).map_err(Fatal::State)?));
+    }
+    Ok(Box::new(Disk::open(path).map_err(Fatal::State)?))
+}
+
+#[cfg_attr(not(feature = "etcd"), allow(unused_variables))]
+fn look(path: &Path, config: &Config) -> Result<Vec<Document>, Fatal> {
+    #[cfg(feature = "etcd")]
+    if path == Path::new(ETCD) {
+        return Etcd::open(&config.registry.etcd, None).map_err(Fatal::State)?.look().map_err(unavailable);
+    }
     let (documents, faults) = Disk::look(path).map_err(Fatal::State)?;
-    for document in &documents {
+    faults.iter().for_each(|fault| log(fault));
+    Ok(documents)
+}
+
+fn show(documents: &[Document]) -> Result<(), Fatal> {
+    for document in documents {
         match document {
             Document::Policy(service, patch) => say!("{service}  policy {patch}"),
             Document::Instance(record) => {
@@ -53,7 +94,6 @@ fn show(path: &Path) -> Result<(), Fatal> {
             }
         }
     }
-    faults.iter().for_each(|fault| log(fault));
     Ok(())
 }
 

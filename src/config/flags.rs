@@ -93,6 +93,10 @@ impl Arguments {
                 Arg::Long("help") | Arg::Short('h') => read.command = Command::Help,
                 Arg::Long("version") | Arg::Short('V') => read.command = Command::Version,
                 Arg::Long("config") => read.config = Some(value(&mut parser, "--config")?.into()),
+                Arg::Long("etcd") => {
+                    let text = text(value(&mut parser, "--etcd")?)?;
+                    read.settings.push(("flag --etcd".to_owned(), etcd(&text)));
+                }
                 Arg::Long("annotated") if read.command == (Command::Config { annotated: false }) => {
                     read.command = Command::Config { annotated: true };
                 }
@@ -202,7 +206,7 @@ fn command(word: &str) -> Result<Command, String> {
 
 fn unknown(flag: &str) -> String {
     let flags: Vec<String> = scalars().map(|key| format!("--{}", separated(&key, '-'))).collect();
-    let others = ["--config", "--help", "--version", "--annotated", "--traffic"];
+    let others = ["--config", "--etcd", "--help", "--version", "--annotated", "--traffic"];
     let hint =
         closest(flag, flags.iter().map(String::as_str).chain(others)).map_or(String::new(), |near| format!("; did you mean {near}?"));
     format!("{flag} is not a flag{hint} See weft help")
@@ -236,6 +240,12 @@ pub(super) fn setting(key: &str, text: &str) -> Value {
     Value::Object(Map::from_iter([(key.to_owned(), value)]))
 }
 
+/// That the registry is kept in etcd, at endpoints that are separated by commas.
+pub(super) fn etcd(endpoints: &str) -> Value {
+    let endpoints: Vec<&str> = endpoints.split(',').map(str::trim).collect();
+    serde_json::json!({"registry": {"backend": "etcd", "etcd": {"endpoints": endpoints}}})
+}
+
 /// `camelCase` in lower case with `separator` between the words.
 pub(super) fn separated(key: &str, separator: char) -> String {
     let mut out = String::new();
@@ -261,7 +271,8 @@ Commands:
   demo [--traffic]    run the mesh with a few sample services and show what it does
   config              print the effective configuration; --annotated says why of each key
   check FILE          check a configuration file
-  state show DIR      print what a state directory keeps; export DIR prints it as JSON, import DIR reads that from stdin
+  state show DIR      print what a state directory keeps; export DIR prints it as JSON, import DIR reads that from stdin;
+                      instead of DIR also etcd, as configured (with --etcd or --config)
   token new NAME      make a token and print it once: --scope read,register,invoke,admin [--service-prefix P] [--max-instances N];
                       with --token-file it is added there, else its line for the file is printed
   services, instances, explain NAME, events [--follow], top
@@ -272,6 +283,7 @@ Commands:
 
 Flags (each also a variable, --drain-timeout-ms is WEFT_DRAIN_TIMEOUT_MS, and a key of the file, drainTimeoutMs):
   --config FILE
+  --etcd URL[,URL]    keep the registry in etcd, shared with all that do; more of it in the file under \"registry\"
 "
     );
     for (key, default) in all().into_iter().filter(|(_, default)| !default.is_object()) {
@@ -288,7 +300,7 @@ Flags (each also a variable, --drain-timeout-ms is WEFT_DRAIN_TIMEOUT_MS, and a 
         "
 Signals: TERM and INT drain and stop, a second one stops at once, HUP reloads the configuration.
 Exit codes: 0 stopped in order, 1 failed or stopped with calls unfinished, 2 bad usage or configuration, 3 cannot listen,
-4 cannot use the state directory, 5 no mesh to look at, 6 it does not allow that.
+4 cannot use the state directory or etcd, 5 no mesh to look at, 6 it does not allow that.
 ",
     );
     text

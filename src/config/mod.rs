@@ -18,6 +18,7 @@ use crate::contract::envelope;
 use crate::mesh::Settings;
 use crate::model::settings::{Setting, leaf, settings};
 use crate::model::{Invalid, Registration, ServiceName, closest, shown};
+use crate::outbound::etcd;
 use crate::policy::{self, Policy, upstreams};
 use crate::server;
 use crate::telemetry::onlookers;
@@ -34,6 +35,38 @@ settings! {
         max_services: usize = 1_000, in 1, 1_000_000;
         /// Instances that one service may have.
         max_instances_per_service: usize = 1_000, in 1, 1_000_000;
+    }
+}
+
+settings! {
+    /// Where the registry is kept.
+    pub struct Registry {
+        /// "local": in memory, or in stateDir; "etcd": in etcd, shared by all meshes that use the same one. stateDir then keeps what is known,
+        /// for a start while etcd is away.
+        backend: Backend = Backend::Local;
+        /// How etcd is reached.
+        etcd: etcd::Config = etcd::Config::default();
+    }
+}
+
+/// Where the registry is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // The names say it.
+pub enum Backend {
+    Local,
+    Etcd,
+}
+
+leaf! { Backend => |_| None }
+
+impl Registry {
+    fn check_together(&self) -> Result<(), Invalid> {
+        match self.backend {
+            Backend::Local => Ok(()),
+            Backend::Etcd if cfg!(feature = "etcd") => self.etcd.check_together(),
+            Backend::Etcd => Err(Invalid::new("registry.backend", "etcd is not in this build; build with the feature etcd")),
+        }
     }
 }
 
@@ -70,6 +103,8 @@ pub struct Config {
     pub server: server::Config,
     /// The program as a whole.
     pub general: General,
+    /// Where the registry is kept.
+    pub registry: Registry,
     /// Which addresses instances may have.
     pub upstreams: upstreams::Config,
     /// How single calls are looked at.
@@ -104,6 +139,7 @@ impl Default for Config {
         Self {
             server: server::Config::default(),
             general: General::default(),
+            registry: Registry::default(),
             upstreams: upstreams::Config::default(),
             telemetry: onlookers::Config::default(),
             defaults: Value::Object(Map::new()),
@@ -136,6 +172,7 @@ impl Config {
         let together = |fault| ConfigError { source: "configuration".to_owned(), fault };
         let config = Self::from_json(&whole).map_err(together)?;
         config.server.check_together().map_err(together)?;
+        config.registry.check_together().map_err(together)?;
         Ok(config)
     }
 
@@ -148,6 +185,7 @@ impl Config {
         let fault = |fault| ConfigError { source: path.display().to_string(), fault };
         let config = Self::from_json(&json).map_err(fault)?;
         config.server.check_together().map_err(fault)?;
+        config.registry.check_together().map_err(fault)?;
         Ok(config)
     }
 
@@ -166,6 +204,7 @@ impl Config {
             match key.as_str() {
                 key if server_keys.contains_key(key) => drop(server.insert(key.to_owned(), value.clone())),
                 key if general_keys.contains_key(key) => drop(general.insert(key.to_owned(), value.clone())),
+                "registry" => config.registry = under("registry", policy::read(value, &config.registry))?,
                 "upstreams" => config.upstreams = under("upstreams", policy::read(value, &config.upstreams))?,
                 "telemetry" => config.telemetry = under("telemetry", policy::read(value, &config.telemetry))?,
                 "defaults" => {
@@ -225,6 +264,7 @@ impl Config {
         let mut all = keys_of(&self.server);
         all.extend(keys_of(&self.general));
         let json = |value: serde_json::Result<Value>| value.unwrap_or_default();
+        all.insert("registry".to_owned(), json(serde_json::to_value(&self.registry)));
         all.insert("upstreams".to_owned(), json(serde_json::to_value(&self.upstreams)));
         all.insert("telemetry".to_owned(), json(serde_json::to_value(&self.telemetry)));
         // Checked when it was read.
@@ -241,6 +281,8 @@ impl Config {
             group.annotate(&mut text, 0);
             text.trim_start_matches("{\n").trim_end_matches("\n}").to_owned()
         };
+        let mut registry = String::new();
+        self.registry.annotate(&mut registry, 1);
         let mut upstreams = String::new();
         self.upstreams.annotate(&mut upstreams, 1);
         let mut telemetry = String::new();
@@ -254,6 +296,7 @@ impl Config {
             inside(&self.server),
             ",\n".to_owned(),
             inside(&self.general),
+            format!(",\n  // Where the registry is kept. It changes only with a restart.\n  \"registry\": {registry}"),
             format!(",\n  // Which addresses instances may have. Link-local, multicast and unspecified ones never may.\n  \"upstreams\": {upstreams},\n"),
             format!("  // How single calls are looked at: traces, spans, the access log, taps.\n  \"telemetry\": {telemetry},\n"),
             format!("  // Settings of every service that names none of its own.\n  \"defaults\": {defaults},\n"),
@@ -265,7 +308,7 @@ impl Config {
     }
 }
 
-const SECTIONS: [&str; 5] = ["upstreams", "telemetry", "defaults", "services", "instances"];
+const SECTIONS: [&str; 6] = ["registry", "upstreams", "telemetry", "defaults", "services", "instances"];
 
 fn keys_of(group: &impl serde::Serialize) -> Map<String, Value> {
     match serde_json::to_value(group) {
@@ -320,6 +363,11 @@ fn from_environment(environment: impl IntoIterator<Item = (OsString, OsString)>)
         let Some(name) = name.to_str().filter(|name| name.starts_with("WEFT_")) else { continue };
         // Where a mesh is that is looked at.
         if name == "WEFT_URL" {
+            continue;
+        }
+        if name == "WEFT_ETCD" {
+            let endpoints = value.to_str().unwrap_or_default();
+            settings.push(("environment variable WEFT_ETCD".to_owned(), flags::etcd(endpoints)));
             continue;
         }
         if name == "WEFT_CONFIG" {

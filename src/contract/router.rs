@@ -52,6 +52,7 @@ pub enum Handler {
     ResetPolicy,
     SetBreaker,
     Events,
+    Nodes,
     Overview,
     ServiceOverview,
     Dashboard,
@@ -100,6 +101,7 @@ pub const ROUTES: &[Route] = &[
     row("PUT", "/services/{name}/{id}/state", Scope::Admin, Handler::SetState),
     row("PUT", "/services/{name}/{id}/weight", Scope::Admin, Handler::SetWeight),
     row("GET", "/events", Scope::Read, Handler::Events),
+    row("GET", "/nodes", Scope::Read, Handler::Nodes),
     row("GET", "/overview", Scope::Read, Handler::Overview),
     row("GET", "/overview/{name}", Scope::Read, Handler::ServiceOverview),
     // The page alone: what it shows it asks for, with its reader's token.

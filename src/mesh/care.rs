@@ -54,7 +54,12 @@ impl Mesh {
     /// The allowed addresses of `host`; `None` when it does not resolve.
     pub(super) fn resolve_judged(&self, host: &Host, port: u16, patience: Duration) -> Option<Vec<IpAddr>> {
         let all = self.inner.resolver.resolve(host, patience);
-        (!all.is_empty()).then(|| all.into_iter().filter(|ip| self.judge(host, *ip, port).is_ok()).collect())
+        (!all.is_empty()).then(|| self.judged(host, all, port))
+    }
+
+    /// Those addresses of `host` that are allowed.
+    pub(super) fn judged(&self, host: &Host, all: Vec<IpAddr>, port: u16) -> Vec<IpAddr> {
+        all.into_iter().filter(|ip| self.judge(host, *ip, port).is_ok()).collect()
     }
 
     /// Whether a connection to `ip:port`, found under the name `host`, is allowed.

@@ -75,7 +75,7 @@ impl Mesh {
         let _claim = self.claim(&registration, most)?;
         let addresses = self.judged_addresses(&registration)?;
         let (service, id) = (registration.service.clone(), registration.id.clone());
-        let said = Said { addresses: Some(addresses), healthy: registration.healthy, renews: true };
+        let said = Said { addresses: Some(addresses), healthy: registration.healthy, renews: true, ..Said::default() };
         self.change_instance(&service, &id, said, |before| match before {
             Some(before) => Ok(before.registered(registration.clone())),
             None => {
@@ -96,7 +96,7 @@ impl Mesh {
         let _turn = self.inner.turns.take(Key::Instance(registration.service.clone(), registration.id.clone()));
         let cluster = self.inner.registry.find(registration.service.as_str());
         let kept = cluster.and_then(|cluster| cluster.kept(&registration.id));
-        let said = Said { addresses: Some(addresses), healthy: registration.healthy, renews: true };
+        let said = Said { addresses: Some(addresses), healthy: registration.healthy, renews: true, ..Said::default() };
         if let Some((before, version)) = kept {
             return self.seat(&before.registered(registration), version, said);
         }
@@ -125,17 +125,25 @@ impl Mesh {
         let key = Key::Instance(service.clone(), id.clone());
         let _turn = self.inner.turns.take(key.clone());
         self.find(service)?.kept(id).ok_or(RegistryError::NotFound)?;
-        self.inner.store.delete(&key)?;
+        self.delete(&key)?;
         if self.remove(service, id, None, Kind::Deregistered, "deregistered") { Ok(()) } else { Err(RegistryError::NotFound) }
     }
 
     /// Renews the lease of an instance.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`]: register again.
+    /// [`RegistryError::NotFound`]: register again. Where the store ends leases, also that it cannot be reached.
     pub fn heartbeat(&self, service: &ServiceName, id: &InstanceId) -> Result<(), RegistryError> {
         let cluster = self.find(service)?;
-        if cluster.heartbeat(id, self.inner.clock.now()) { Ok(()) } else { Err(RegistryError::NotFound) }
+        if !cluster.heartbeat(id, self.inner.clock.now()) {
+            return Err(RegistryError::NotFound);
+        }
+        let store = &self.inner.store;
+        let ttl = if store.is_shared() { cluster.kept(id).and_then(|(record, _)| record.registration.ttl) } else { None };
+        match ttl {
+            Some(ttl) if !store.renew(&Key::Instance(service.clone(), id.clone()), ttl)? => Err(RegistryError::NotFound),
+            _ => Ok(()),
+        }
     }
 
     /// Sets what an operator wants of an instance.

@@ -36,6 +36,8 @@ pub(super) struct Said {
     pub(super) healthy: Option<bool>,
     /// Whether the instance itself says so, which renews its lease.
     pub(super) renews: bool,
+    /// Whether others have registered it, so that the limits of this mesh do not apply.
+    pub(super) is_settled: bool,
 }
 
 impl Mesh {
@@ -52,7 +54,7 @@ impl Mesh {
         let (mut before, mut seen) = known.map_or_else(|| (None, Version::default()), |(record, version)| (Some(record), version));
         for _ in 0..MOST_CONFLICTS {
             let record = change(before.as_ref())?;
-            if before.as_ref() == Some(&record) {
+            if before.as_ref() == Some(&record) && self.is_kept(&record, seen, said.renews)? {
                 return self.seat(&record, seen, said);
             }
             match self.inner.store.put(&Document::Instance(Box::new(record.clone())), seen) {
@@ -68,18 +70,23 @@ impl Mesh {
     /// Gives an instance its seat, or takes over what is new about it. The caller has the turn of its key.
     pub(super) fn seat(&self, record: &Record, version: Version, said: Said) -> Result<(), RegistryError> {
         let inner = &self.inner;
+        let asked = record;
         let (service, key) = (record.registration.service.clone(), record.key());
         let place = authority(&record.registration.host, record.registration.port);
         let addresses = said.addresses.unwrap_or_else(|| self.addresses_if_new(record));
         let full = |limit| {
             // It was kept, and there is no room for it after all: two registrations at once have taken the last place.
-            inner.store.delete(&key).err().map_or(RegistryError::Full(limit), RegistryError::Unavailable)
+            self.delete(&key).err().map_or(RegistryError::Full(limit), RegistryError::Unavailable)
         };
+        let (max_services, max_instances) =
+            if said.is_settled { (usize::MAX, usize::MAX) } else { (inner.registry.max_services(), inner.max_instances) };
+        let ends_here = !inner.store.is_shared();
         loop {
             let now = inner.clock.now();
-            let cluster = inner.registry.find_or_make(&service, inner.registry.max_services(), &inner.events, now).map_err(full)?;
-            let arrival = Arrival { record: record.clone(), version, addresses: &addresses, healthy: said.healthy, renews: said.renews };
-            match cluster.upsert(arrival, inner.max_instances, now) {
+            let cluster = inner.registry.find_or_make(&service, max_services, &inner.events, now).map_err(full)?;
+            let (record, healthy, renews) = (record.clone(), said.healthy, said.renews);
+            let arrival = Arrival { record, version, addresses: &addresses, healthy, renews, ends_here };
+            match cluster.upsert(arrival, max_instances, now) {
                 // The last instance went between finding the service and adding to it.
                 None => inner.registry.forget(&cluster),
                 Some(Upsert::Full) => return Err(full(Limit::Instances)),
@@ -87,7 +94,7 @@ impl Mesh {
                     if !news.place && !addresses.is_empty() {
                         cluster.resolved(&member, &addresses);
                     }
-                    self.tell(record, &member, news, &place);
+                    self.tell(asked, &member, news, &place);
                     if news.place || said.renews {
                         let newcomer = if said.healthy.is_some() { Newcomer::CheckLater } else { Newcomer::CheckNow };
                         self.announce(&member, newcomer);
@@ -147,18 +154,18 @@ impl Mesh {
         let (mut before, mut seen) = known.map_or_else(|| (None, Version::default()), |put| (Some(put.patch), put.version));
         for _ in 0..MOST_CONFLICTS {
             let patch = change(before.as_ref());
-            let keep = |patch: Option<&Value>| match patch {
+            let keep = |patch: Option<&Value>, seen| match patch {
                 Some(patch) => store.put(&Document::Policy(service.clone(), patch.clone()), seen),
-                None => Ok(store.delete(&Key::Policy(service.clone())).map(|()| Version::default())?),
+                None => Ok(self.delete(&Key::Policy(service.clone())).map(|()| Version::default())?),
             };
             let mut tried = Layers::clone(&registry.layers());
             tried.set(service, patch.clone().map(|patch| Put { patch, version: seen }));
             tried.policy(service)?;
-            match if patch == before { Ok(seen) } else { keep(patch.as_ref()) } {
+            match if patch == before && self.has_version(seen) { Ok(seen) } else { keep(patch.as_ref(), seen) } {
                 Ok(version) => {
                     let made = registry.change_layers(|layers| layers.set(service, patch.map(|patch| Put { patch, version })));
                     // The configuration was reloaded meanwhile, and the two do not go together: as if it had not been tried.
-                    return made.map_err(|fault| keep(before.as_ref()).err().map_or(RegistryError::Invalid(fault), unavailable));
+                    return made.map_err(|fault| keep(before.as_ref(), version).err().map_or(RegistryError::Invalid(fault), unavailable));
                 }
                 Err(Refused::Conflict(Some((Document::Policy(_, other), version)))) => (before, seen) = (Some(other), version),
                 Err(Refused::Conflict(_)) => (before, seen) = (None, Version::default()),
@@ -192,6 +199,7 @@ impl Mesh {
         }
         self.restore_policies(policies);
         let mut resolved = Resolved { mesh: self, until: self.inner.clock.now() + RESOLVE_PATIENCE, known: HashMap::new() };
+        let ends_here = !self.inner.store.is_shared();
         for (service, records) in services {
             let now = self.inner.clock.now();
             // Limits are for what is new; nothing that was acknowledged is refused now.
@@ -204,6 +212,7 @@ impl Mesh {
                 addresses,
                 healthy: None,
                 renews: true,
+                ends_here,
             });
             cluster.seat_all(arrivals, now);
         }

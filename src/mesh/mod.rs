@@ -10,6 +10,7 @@ mod control;
 mod instances;
 mod invoke;
 mod keeping;
+pub(crate) mod learning;
 mod member;
 mod membership;
 mod meta;
@@ -49,7 +50,7 @@ pub use settings::Settings;
 use call::{CallMachine, CallMeta};
 use mirroring::Mirrors;
 use ports::{Resolver, Store, Transport};
-use record::Key;
+use record::{Key, Version};
 use registry::{Layers, Registry};
 
 use crate::model::sync::{Locked, Published, Turns};
@@ -83,6 +84,8 @@ pub(crate) struct Inner {
     store: Arc<dyn Store>,
     /// Whoever changes what is kept has the turn of its key, from before it is kept until it is in force.
     turns: Turns<Key>,
+    /// Guarded: what was removed here, until what others tell has come past that.
+    buried: Locked<HashMap<Key, Version>>,
     pub(crate) counters: MeshCounters,
     pub(crate) events: Arc<Events>,
     pub(crate) onlookers: Onlookers,
@@ -159,6 +162,7 @@ impl Mesh {
                 resolver: parts.resolver,
                 store: parts.store,
                 turns: Turns::default(),
+                buried: Locked::default(),
                 counters: MeshCounters::default(),
                 max_instances: max_instances_per_service,
                 upstreams: Published::new(Arc::new(upstreams)),

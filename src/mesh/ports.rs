@@ -7,9 +7,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Mesh;
 use super::call::{Attempt, Connection};
 use super::member::Member;
-use super::record::{Document, Key, Version};
+use super::record::{Document, Key, Node, Version};
 use crate::model::{Call, Failure, Headers, HealthTarget, Host};
 use crate::policy::health::{self, CheckResult};
 
@@ -118,14 +119,72 @@ pub trait Store: Send + Sync + 'static {
     /// [`Refused`]; nothing was changed.
     fn put(&self, document: &Document, seen: Version) -> Result<Version, Refused>;
 
-    /// No longer keeps what is kept under `key`, if anything is.
+    /// No longer keeps what is kept under `key`, if anything is; answers the version of its end, where there are versions.
     ///
     /// # Errors
     /// [`StoreError`]; nothing was changed.
-    fn delete(&self, key: &Key) -> Result<(), StoreError>;
+    fn delete(&self, key: &Key) -> Result<Version, StoreError>;
 
     /// As [`Store::delete`], some time, for what would be forgotten anyway: without waiting and without a promise.
     fn forget(&self, key: &Key);
+
+    /// Whether others change it too. It then ends leases itself and is told of heartbeats, and all that it keeps has a version above 0.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Renews the lease of an instance that has promised a heartbeat every `ttl`; answers whether it was still there.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be asked.
+    fn renew(&self, _key: &Key, _ttl: Duration) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    /// Called once, after everything that is kept has been loaded: a store that others change too tells the mesh from now on, on a thread
+    /// of its own, until the mesh is gone.
+    ///
+    /// # Errors
+    /// The system refused a thread.
+    fn follow(&self, _mesh: &Mesh) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// How it is with the store right now.
+    fn standing(&self) -> Standing {
+        Standing::default()
+    }
+
+    /// The mesh listens there, for whoever wants to know.
+    fn announce(&self, _addresses: Vec<String>) {}
+
+    /// The mesh is about to end.
+    fn leave(&self) {}
+}
+
+/// How it is with a store, for people.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Standing {
+    /// What it is, in a word.
+    pub backend: &'static str,
+    /// Since when, and why, what is known of a shared store may be out of date.
+    pub stale: Option<(Duration, String)>,
+    /// Instances that a shared store does not name any more, and that are kept because too many would have gone at once.
+    pub withheld: usize,
+    /// How often everything was read anew.
+    pub resyncs: u64,
+    /// Changes that were refused because the store could not be reached.
+    pub refused: u64,
+    /// Files that were found damaged and set aside.
+    pub damaged_files: u64,
+    /// The meshes that share the store.
+    pub nodes: Vec<Node>,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self { backend: "memory", stale: None, withheld: 0, resyncs: 0, refused: 0, damaged_files: 0, nodes: Vec::new() }
+    }
 }
 
 /// Why a document was not kept.
@@ -168,8 +227,8 @@ impl Store for InMemory {
         Ok(Version::default())
     }
 
-    fn delete(&self, _: &Key) -> Result<(), StoreError> {
-        Ok(())
+    fn delete(&self, _: &Key) -> Result<Version, StoreError> {
+        Ok(Version::default())
     }
 
     fn forget(&self, _: &Key) {}

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::{AdminState, InstanceId, Registration, ServiceName, Weight};
@@ -79,3 +80,17 @@ impl Record {
 /// Which of several documents with the same key is the later one, where a store is shared; 0 when it is not, or when there is none.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Version(pub u64);
+
+/// One of several meshes that share a store, as it describes itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Another one each time the program starts.
+    pub id: String,
+    /// Where it listens.
+    pub addresses: Vec<String>,
+    /// Of weft.
+    pub version: String,
+    /// When it started, in milliseconds since the Unix epoch.
+    pub started: u64,
+}

@@ -33,6 +33,8 @@ pub(super) struct Seat {
     id_hash: u64,
     /// Since when it warms up, or has; `None` means from the next pick on.
     pub(super) warm_since: Option<Instant>,
+    /// Whether the mesh ends its lease; otherwise the store does.
+    ends_here: bool,
     pub(super) lease_until: Option<Instant>,
     /// When an attempt last succeeded.
     pub(super) last_success: Option<Instant>,
@@ -59,6 +61,8 @@ pub(super) struct Arrival<'a> {
     pub(super) healthy: Option<bool>,
     /// Whether the instance itself has just been heard of.
     pub(super) renews: bool,
+    /// Whether the mesh ends its lease; otherwise the store does.
+    pub(super) ends_here: bool,
 }
 
 /// What of an arrival is news.
@@ -78,14 +82,15 @@ pub(super) struct News {
 
 impl Seat {
     pub(super) fn new(arrival: Arrival<'_>, now: Instant) -> Self {
-        let Arrival { record: Record { registration, state, reason, weight }, version, addresses, healthy, .. } = arrival;
+        let Arrival { record: Record { registration, state, reason, weight }, version, addresses, healthy, ends_here, .. } = arrival;
         Self {
             id_hash: hash(registration.id.as_str().as_bytes()),
             warm_since: Some(now),
             ewma: None,
             member: Arc::new(Member::new(&registration, addresses)),
             health: Health::registered(healthy),
-            lease_until: end_of_lease(&registration, now),
+            lease_until: end_of_lease(&registration, now).filter(|_| ends_here),
+            ends_here,
             registration,
             admin: state,
             admin_reason: reason,
@@ -110,7 +115,7 @@ impl Seat {
 
     /// Takes over a newer record; at the same place, everything else that is known lives on.
     pub(super) fn take_over(&mut self, arrival: Arrival<'_>, now: Instant) -> News {
-        let Arrival { record: Record { registration, state, reason, weight }, version, addresses, healthy, renews } = arrival;
+        let Arrival { record: Record { registration, state, reason, weight }, version, addresses, healthy, renews, .. } = arrival;
         let (was_healthy, weighed) = (self.health.is_healthy(), self.weight());
         let place = !self.member.is_at(&registration);
         if place {
@@ -146,7 +151,7 @@ impl Seat {
     }
 
     pub(super) fn renew_lease(&mut self, now: Instant) {
-        self.lease_until = end_of_lease(&self.registration, now);
+        self.lease_until = end_of_lease(&self.registration, now).filter(|_| self.ends_here);
     }
 
     pub(super) fn lease_is_over(&self, now: Instant) -> bool {

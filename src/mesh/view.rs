@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::cluster::Cluster;
 use super::pick::{is_in, may_be_picked};
+use super::ports::Standing;
 use super::seat::{Seat, Unavailable};
 use super::{Member, Mesh};
 use crate::model::Limit;
@@ -20,7 +21,7 @@ use crate::policy::route::{Route, Side};
 use crate::telemetry::counters::ServiceCounters;
 use crate::telemetry::histogram::Snapshot;
 use crate::telemetry::report::{
-    self, BreakerHistory, BreakerReport, InstanceReport, LatencyReport, RefusedReport, Report, RoutesReport, ServiceReport,
+    self, BreakerHistory, BreakerReport, InstanceReport, LatencyReport, RefusedReport, RegistryReport, Report, RoutesReport, ServiceReport,
 };
 
 /// A service, as `GET /services` shows it.
@@ -171,6 +172,7 @@ impl Mesh {
         let (successes, failures) = (inner.counters.successes.get(), inner.counters.failures.get());
         let total = successes + failures;
         let mut report = Report {
+            registry: RegistryReport::from(&self.standing()),
             total_requests: total,
             successful_requests: successes,
             failed_requests: failures,
@@ -364,6 +366,22 @@ fn add_service(report: &mut Report, cluster: &Cluster, now: Instant) {
             instances,
         },
     );
+}
+
+impl From<&Standing> for RegistryReport {
+    fn from(standing: &Standing) -> Self {
+        let (age, why) = standing.stale.clone().unzip();
+        Self {
+            backend: standing.backend,
+            state: if age.is_some() { "stale" } else { "current" },
+            stale_seconds: age.map_or(0.0, |age| (age.as_secs_f64() * 1e3).round() / 1e3),
+            why,
+            withheld: standing.withheld,
+            resyncs: standing.resyncs,
+            refused: standing.refused,
+            damaged_files: standing.damaged_files,
+        }
+    }
 }
 
 pub(super) fn refused(counters: &ServiceCounters) -> RefusedReport {

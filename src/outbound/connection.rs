@@ -26,6 +26,17 @@ pub(super) enum Dialer {
     Member(Weak<Member>),
     /// To one of these.
     Fixed(Vec<SocketAddr>),
+    /// To wherever this says at the time; it may look at the connection that came of it.
+    #[cfg(feature = "etcd")]
+    Asking(std::sync::Arc<dyn Ask>),
+}
+
+/// Knows where to connect to.
+#[cfg(feature = "etcd")]
+pub(super) trait Ask: Send + Sync {
+    fn addresses(&self) -> Vec<SocketAddr>;
+
+    fn connected(&self, _stream: &TcpStream) {}
 }
 
 impl fmt::Debug for Dialer {
@@ -40,12 +51,14 @@ impl Connector<()> for Dialer {
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Connection>, ureq::Error> {
         let member = match self {
             Self::Member(member) => member.upgrade(),
-            Self::Fixed(_) => None,
+            _ => None,
         };
         let addresses = match (self, &member) {
             (Self::Fixed(addresses), _) => addresses.clone(),
             (Self::Member(_), Some(member)) => member.addresses(),
             (Self::Member(_), None) => Vec::new(),
+            #[cfg(feature = "etcd")]
+            (Self::Asking(ask), _) => ask.addresses(),
         };
         let begin = SystemClock.now();
         let end = begin + *details.timeout.after;
@@ -55,9 +68,15 @@ impl Connector<()> for Dialer {
         }
         stream.set_nodelay(true)?;
         MADE.set(Some(SystemClock.now().saturating_duration_since(begin)));
+        #[cfg(feature = "etcd")]
+        if let Self::Asking(ask) = self {
+            ask.connected(&stream);
+        }
         let place = match self {
             Self::Member(member) => Some((Weak::clone(member), address)),
             Self::Fixed(_) => None,
+            #[cfg(feature = "etcd")]
+            Self::Asking(_) => None,
         };
         Ok(Some(Connection::new(stream, place)))
     }

@@ -1,5 +1,6 @@
 //! Everything that touches the outer world on behalf of the mesh: calls and checks by ureq, whom they trust, host names, the health
-//! checker's threads, copies of calls, spans, the access log.
+//! checker's threads, copies of calls, spans, the access log, and
+//! where the registry is kept: a directory or etcd.
 //!
 //! [`Mesh::builder`] is here because it is what joins a mesh to this world.
 
@@ -7,6 +8,7 @@ mod access_log;
 #[cfg(feature = "tls")]
 pub(crate) mod certificates;
 mod connection;
+pub mod etcd;
 mod health_checker;
 mod mirror;
 #[cfg(feature = "otlp")]
@@ -163,6 +165,7 @@ impl Builder {
             if telemetry.tracing && !telemetry.otlp.endpoint.is_empty() {
                 otlp::start(&mesh, &telemetry.otlp).map_err(BuildError::Thread)?;
             }
+            mesh.follow_store().map_err(BuildError::Thread)?;
         }
         Ok(mesh)
     }

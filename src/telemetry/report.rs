@@ -26,8 +26,30 @@ pub struct Report {
     pub unknown_service_requests: u64,
     /// Requests other than calls, by the setting of the limit that was full.
     pub refused: BTreeMap<&'static str, u64>,
+    /// Where registrations are kept, and how it is with that.
+    pub registry: RegistryReport,
     pub onlookers: OnlookersReport,
     pub services: BTreeMap<String, ServiceReport>,
+}
+
+/// Where registrations are kept.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct RegistryReport {
+    pub backend: &'static str,
+    /// "current", or "stale": what others have changed may not be known.
+    pub state: &'static str,
+    /// How old what is known may be.
+    pub stale_seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Instances that are kept although a shared registry does not name them any more.
+    pub withheld: usize,
+    pub resyncs: u64,
+    /// Changes that were refused because the registry did not answer.
+    pub refused: u64,
+    pub damaged_files: u64,
 }
 
 /// A circuit breaker: exactly the documented keys.

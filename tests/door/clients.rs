@@ -396,8 +396,8 @@ impl Store for Stuck {
         Ok(Version::default())
     }
 
-    fn delete(&self, _: &Key) -> Result<(), StoreError> {
-        Ok(())
+    fn delete(&self, _: &Key) -> Result<Version, StoreError> {
+        Ok(Version::default())
     }
 
     fn forget(&self, _: &Key) {}

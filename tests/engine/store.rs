@@ -48,10 +48,10 @@ impl Store for Ledger {
         Ok(Version(seen.0 + 1))
     }
 
-    fn delete(&self, key: &Key) -> Result<(), StoreError> {
+    fn delete(&self, key: &Key) -> Result<Version, StoreError> {
         self.unless_broken()?;
         self.keep(format!("{key} gone"));
-        Ok(())
+        Ok(Version::default())
     }
 
     fn forget(&self, key: &Key) {

@@ -14,7 +14,7 @@
 //!
 //! What a line is, is said in `line.rs`; what is made of a damaged directory, in `recovery.rs`.
 
-mod document;
+pub(super) mod document;
 mod folder;
 mod journal;
 mod line;
@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 pub use document::{export, import};
 
-use crate::mesh::ports::{Refused, Store, StoreError};
+use crate::mesh::ports::{Refused, Standing, Store, StoreError};
 use crate::mesh::record::{Document, Key, Version};
 use crate::model::sync::Convoy;
 use folder::{Folder, Lock};
@@ -39,6 +39,10 @@ use line::Entry;
 #[derive(Debug)]
 pub struct Disk {
     convoy: Convoy<Journal, Vec<u8>, Result<(), StoreError>>,
+    #[cfg(feature = "etcd")]
+    path: std::path::PathBuf,
+    /// Files that were set aside when it was opened.
+    damaged: u64,
     _lock: Lock,
 }
 
@@ -64,8 +68,15 @@ impl Disk {
         let lock = folder.lock()?;
         folder.tidy();
         let found = recovery::recover(&folder, u64::MAX)?;
+        let damaged = u64::try_from(found.damaged.len()).unwrap_or(u64::MAX);
         let journal = Journal::open(folder, found)?;
-        Ok(Self { convoy: Convoy::new(journal), _lock: lock })
+        Ok(Self {
+            convoy: Convoy::new(journal),
+            #[cfg(feature = "etcd")]
+            path: path.to_owned(),
+            damaged,
+            _lock: lock,
+        })
     }
 
     /// Reads what is kept in a directory, whether a mesh is using it or not, and changes nothing. Also answers what is wrong with it.
@@ -80,6 +91,25 @@ impl Disk {
             faults.push(format!("the last {} bytes of the log are of a change that was never acknowledged", found.torn));
         }
         Ok((found.kept.into_documents().collect(), faults))
+    }
+
+    /// Keeps many changes at once, with one sync; no document means that what there was is gone.
+    #[cfg(feature = "etcd")]
+    pub(super) fn keep_all<'a>(&self, changes: impl Iterator<Item = (&'a Key, Option<&'a Document>)>) -> Result<(), StoreError> {
+        let mut lines = Vec::new();
+        for (key, document) in changes {
+            match document {
+                Some(document) => write_document(document, &mut lines),
+                None => lines.extend_from_slice(&gone(key)),
+            }
+        }
+        if lines.is_empty() { Ok(()) } else { self.append(&lines) }
+    }
+
+    /// Everything that is kept, read anew.
+    #[cfg(feature = "etcd")]
+    pub(super) fn documents(&self) -> Result<Vec<Document>, StateError> {
+        Self::look(&self.path).map(|(documents, _)| documents)
     }
 
     fn append(&self, line: &[u8]) -> Result<(), StoreError> {
@@ -101,12 +131,16 @@ impl Store for Disk {
         Ok(Version::default())
     }
 
-    fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        self.append(&gone(key))
+    fn delete(&self, key: &Key) -> Result<Version, StoreError> {
+        self.append(&gone(key)).map(|()| Version::default())
     }
 
     fn forget(&self, key: &Key) {
         self.convoy.leave(|batch| batch.extend_from_slice(&gone(key)));
+    }
+
+    fn standing(&self) -> Standing {
+        Standing { backend: "disk", damaged_files: self.damaged, ..Standing::default() }
     }
 }
 
