@@ -136,11 +136,12 @@ fn run() -> Result<ExitCode, Fatal> {
 
 /// Starts the mesh and its server, then whatever `also` starts, and runs until a signal.
 fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Server) -> io::Result<()>) -> Result<ExitCode, Fatal> {
-    logger::start()?;
+    let lines_lost = logger::start()?;
     log::set_max_level(config.general.log.into());
     // Before anything else starts, so that no signal is missed.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let mesh = build(config)?;
+    mesh.inner.onlookers.on_own_log(&lines_lost);
     let server = Server::start(&mesh, &config.server, config.effective()).map_err(Fatal::Start)?;
     mesh.announce_at(server.addresses().iter().map(ToString::to_string).collect());
     announce(config, &server);
