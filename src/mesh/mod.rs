@@ -7,6 +7,7 @@ pub mod call;
 mod care;
 mod cluster;
 mod control;
+mod flight;
 mod instances;
 mod invoke;
 mod keeping;
