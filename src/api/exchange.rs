@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::contract::access::Access;
 use crate::contract::answer::{Answer, ApiError};
-use crate::contract::caller::Grant;
+use crate::contract::caller::{Denied, Grant};
 use crate::contract::handover;
 use crate::contract::request::Request;
 use crate::contract::wire::{Persistence, write_answer};
@@ -45,7 +45,8 @@ impl Exchange {
                 handover::PEER => peer = value.parse().ok(),
                 handover::CALLER => {
                     grant = match access {
-                        Some(access) => access.named(value),
+                        // Since the edge has asked, its name may have gone out of the file.
+                        Some(access) => Some(access.named(value).ok_or(Denied::BadToken)?),
                         None => Some(Arc::new(Grant::of_certificate(value))),
                     };
                 }

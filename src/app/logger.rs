@@ -3,7 +3,6 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use log::{Log, Metadata, Record};
 use simplelog::{ConfigBuilder, WriteLogger};
 
 use crate::outbound::ACCESS_LOG;
+use crate::telemetry::counters::Counter;
 
 /// Lines that may wait.
 const MOST: usize = 1_024;
@@ -24,17 +24,18 @@ enum Line {
     Flush(Sender<()>),
 }
 
-/// Starts to log. Does nothing when there is a logger already.
-pub(super) fn start() -> io::Result<()> {
+/// Starts to log; lines that are lost are counted. Does nothing when there is a logger already.
+pub(super) fn start() -> io::Result<Arc<Counter>> {
     let format = ConfigBuilder::new().set_time_format_rfc3339().add_filter_allow_str("weft").build();
     let (lines, waiting) = bounded(MOST);
-    let lost = Arc::new(AtomicU64::new(0));
+    let lost = Arc::<Counter>::default();
     let writer = Pieces { line: Vec::new(), lines: lines.clone(), lost: Arc::clone(&lost) };
     let own = WriteLogger::new(log::LevelFilter::Trace, format, writer);
     if log::set_boxed_logger(Box::new(Logger { own, lines })).is_ok() {
+        let lost = Arc::clone(&lost);
         thread::Builder::new().name("weft-log".to_owned()).spawn(move || write(&waiting, &lost))?;
     }
-    Ok(())
+    Ok(lost)
 }
 
 struct Logger {
@@ -69,14 +70,14 @@ impl Log for Logger {
 struct Pieces {
     line: Vec<u8>,
     lines: Sender<Line>,
-    lost: Arc<AtomicU64>,
+    lost: Arc<Counter>,
 }
 
 impl Write for Pieces {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         self.line.extend_from_slice(piece);
         if self.line.ends_with(b"\n") && self.lines.try_send(Line::Bytes(std::mem::take(&mut self.line))).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.lost.add(1);
         }
         Ok(piece.len())
     }
@@ -86,7 +87,8 @@ impl Write for Pieces {
     }
 }
 
-fn write(lines: &Receiver<Line>, lost: &AtomicU64) {
+fn write(lines: &Receiver<Line>, lost: &Counter) {
+    let mut told = 0;
     for line in lines {
         match line {
             Line::Bytes(bytes) => {
@@ -98,9 +100,11 @@ fn write(lines: &Receiver<Line>, lost: &AtomicU64) {
                 let _ = done.try_send(());
             }
         }
-        match lost.swap(0, Ordering::Relaxed) {
-            0 => {}
-            some => drop(writeln!(io::stderr(), "[WARN] {some} lines of the log were lost, since nobody read them")),
+        let all = lost.get();
+        if all > told {
+            // As above.
+            let _ = writeln!(io::stderr(), "[WARN] {} lines of the log were lost, since nobody read them", all - told);
+            told = all;
         }
     }
 }

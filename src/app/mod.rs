@@ -14,7 +14,6 @@ mod look;
 mod sample;
 mod state;
 mod supervisor;
-mod tap;
 mod token;
 
 use std::fmt;
@@ -28,7 +27,6 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use supervisor::Supervisor;
-use tap::TapError;
 
 use crate::config::{Arguments, Backend, Command, Config, ConfigError, usage};
 use crate::mesh::Mesh;
@@ -60,7 +58,6 @@ enum Fatal {
     Build(BuildError),
     State(StateError),
     Start(StartError),
-    Tap(TapError),
     Look(look::Failed),
     Io(io::Error),
 }
@@ -68,17 +65,13 @@ enum Fatal {
 impl Fatal {
     fn code(&self) -> ExitCode {
         match self {
-            Self::Usage(_)
-            | Self::Tap(TapError::Usage(_))
-            | Self::Config(_)
-            | Self::Build(BuildError::Invalid(_))
-            | Self::Start(StartError::Invalid(_)) => ExitCode::from(2),
+            Self::Usage(_) | Self::Config(_) | Self::Build(BuildError::Invalid(_)) | Self::Start(StartError::Invalid(_)) => {
+                ExitCode::from(2)
+            }
             Self::Start(StartError::Listen(..)) => ExitCode::from(3),
             Self::State(_) | Self::Build(BuildError::Store(_)) => ExitCode::from(4),
             Self::Look(failed) => failed.code(),
-            Self::Build(BuildError::Thread(_)) | Self::Start(StartError::Thread(_)) | Self::Tap(TapError::Mesh(_)) | Self::Io(_) => {
-                ExitCode::from(1)
-            }
+            Self::Build(BuildError::Thread(_)) | Self::Start(StartError::Thread(_)) | Self::Io(_) => ExitCode::from(1),
         }
     }
 }
@@ -86,7 +79,7 @@ impl Fatal {
 impl fmt::Display for Fatal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(why) | Self::Tap(TapError::Usage(why) | TapError::Mesh(why)) => f.write_str(why),
+            Self::Usage(why) => f.write_str(why),
             Self::Config(error) => error.fmt(f),
             Self::Build(error) => error.fmt(f),
             Self::State(error) => error.fmt(f),
@@ -120,7 +113,6 @@ fn run() -> Result<ExitCode, Fatal> {
         Command::Config { annotated: true } => say!("{}", load()?.annotated().trim_end()),
         Command::Config { annotated: false } => say!("{:#}", load()?.effective()),
         Command::State(what, path) => state::run(*what, path, &load()?)?,
-        Command::Tap(words) => tap::run(words).map_err(Fatal::Tap)?,
         Command::Token(new) => token::run(new, &load()?)?,
         Command::Serve => return serve(&arguments, &load()?, |_, _| Ok(())),
         Command::Demo { traffic } => {
@@ -136,11 +128,12 @@ fn run() -> Result<ExitCode, Fatal> {
 
 /// Starts the mesh and its server, then whatever `also` starts, and runs until a signal.
 fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Server) -> io::Result<()>) -> Result<ExitCode, Fatal> {
-    logger::start()?;
+    let lines_lost = logger::start()?;
     log::set_max_level(config.general.log.into());
     // Before anything else starts, so that no signal is missed.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let mesh = build(config)?;
+    mesh.inner.onlookers.on_own_log(&lines_lost);
     let server = Server::start(&mesh, &config.server, config.effective()).map_err(Fatal::Start)?;
     mesh.announce_at(server.addresses().iter().map(ToString::to_string).collect());
     announce(config, &server);

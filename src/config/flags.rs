@@ -30,8 +30,6 @@ pub enum Command {
     Check(PathBuf),
     /// Look at a state directory, or move what is kept there; the directory comes second.
     State(StateCommand, PathBuf),
-    /// Show calls of a running mesh as they happen; the words after it are its own.
-    Tap(Vec<OsString>),
     /// Make a token.
     Token(NewToken),
     /// Print the version.
@@ -101,11 +99,6 @@ impl Arguments {
                     read.command = Command::Config { annotated: true };
                 }
                 Arg::Long("traffic") if matches!(read.command, Command::Demo { .. }) => read.command = Command::Demo { traffic: true },
-                Arg::Value(word) if !named && word == "tap" => {
-                    let rest = parser.raw_args().map_err(|error| error.to_string())?;
-                    read.command = Command::Tap(rest.collect());
-                    return Ok(read);
-                }
                 Arg::Value(word) if !named && word == "state" => (named, is_state) = (true, true),
                 Arg::Value(word) if is_state => {
                     is_state = false;
@@ -275,10 +268,8 @@ Commands:
                       instead of DIR also etcd, as configured (with --etcd or --config)
   token new NAME      make a token and print it once: --scope read,register,invoke,admin [--service-prefix P] [--max-instances N];
                       with --token-file it is added there, else its line for the file is printed
-  services, instances, explain NAME, events [--follow], top
+  services, instances, explain NAME, events [--follow], top, tap
                       look at a mesh that runs; weft services --help says how
-  tap                 show calls of a running mesh as they happen: --url, --token-file, --service, --status 5xx, --slower-than-ms,
-                      --limit, --json
   version, help
 
 Flags (each also a variable, --drain-timeout-ms is WEFT_DRAIN_TIMEOUT_MS, and a key of the file, drainTimeoutMs):

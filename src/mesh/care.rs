@@ -105,6 +105,7 @@ impl Mesh {
         };
         member.last_check_ms.store(self.inner.clock.wall_ms(), Ordering::Relaxed);
         let cluster = self.inner.registry.find(member.service.as_str())?;
+        cluster.counters.checked(result);
         cluster.checked(member, result, self.inner.clock.now(), self.inner.dice.roll())
     }
 

@@ -11,6 +11,7 @@ use super::seat::{Seat, Unavailable};
 use crate::model::AdminState;
 use crate::telemetry::exposition::Format;
 use crate::telemetry::picture::{InstanceNow, InstancePicture, MeshPicture, Picture, ServiceNow, ServicePicture, Standing};
+use crate::telemetry::report::RegistryReport;
 use crate::telemetry::table;
 
 /// A service and its instances, each as it was.
@@ -31,6 +32,8 @@ impl Mesh {
         look(MeshPicture {
             counters: &inner.counters,
             events: inner.events.count(),
+            onlookers: inner.onlookers.report(),
+            registry: RegistryReport::from(&self.standing()),
             max_services: inner.registry.max_services(),
             services: taken
                 .iter()

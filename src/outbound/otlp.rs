@@ -167,11 +167,13 @@ impl Worker {
         for retry in 0.. {
             let (wait, why) = match self.post(&body) {
                 Taken::All(rejected) => {
+                    self.rejected_are(rejected);
                     self.count(spans.saturating_sub(rejected), rejected, 0);
                     return;
                 }
                 Taken::Never(why) => {
                     self.tell(&why, spans);
+                    self.rejected_are(spans);
                     self.count(0, spans, 1);
                     return;
                 }
@@ -219,6 +221,12 @@ impl Worker {
             counters.spans_exported.add(exported);
             counters.spans_dropped.add(dropped);
             counters.export_failures.add(failures);
+        }
+    }
+
+    fn rejected_are(&self, spans: u64) {
+        if let Some(inner) = self.mesh.upgrade() {
+            inner.onlookers.counters.spans_rejected.add(spans);
         }
     }
 

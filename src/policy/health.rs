@@ -65,6 +65,19 @@ pub enum CheckResult {
 }
 
 impl CheckResult {
+    /// Every [`CheckResult::word`].
+    pub const WORDS: [&'static str; 4] = ["passed", "answered", "unreachable", "timed_out"];
+
+    /// For metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Answered(_) => "answered",
+            Self::Unreachable => "unreachable",
+            Self::TimedOut => "timed_out",
+        }
+    }
+
     /// What an answered status means.
     pub fn of_status(config: &Config, status: u16) -> Self {
         let passed =

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::histogram::Histogram;
 use crate::model::{Cause, Limit, Reason};
 use crate::policy::breaker::Status;
+use crate::policy::health::CheckResult;
 
 /// A number that only grows.
 #[derive(Default, Debug)]
@@ -84,6 +85,8 @@ pub struct ServiceCounters {
     pub breaker_closed: Counter,
     /// Ejections of instances.
     pub ejections: Counter,
+    /// Checks of instances by what came of them, in the order of [`CheckResult::WORDS`].
+    checks: [Counter; CheckResult::WORDS.len()],
     /// Duration of calls.
     pub latency: Histogram,
 }
@@ -127,6 +130,18 @@ impl ServiceCounters {
             Status::HalfOpen => &self.breaker_half_opened,
             Status::Closed => &self.breaker_closed,
         }
+    }
+
+    /// Counts a check of an instance.
+    pub fn checked(&self, result: CheckResult) {
+        if let Some(counter) = CheckResult::WORDS.iter().position(|word| *word == result.word()).and_then(|at| self.checks.get(at)) {
+            counter.add(1);
+        }
+    }
+
+    /// Checks of instances, by the word for what came of them.
+    pub fn checks(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        CheckResult::WORDS.into_iter().zip(self.checks.iter().map(Counter::get))
     }
 
     /// Counts a call whose answer was delivered, with its status.

@@ -120,6 +120,8 @@ pub struct Onlookers {
     pub counters: Counters,
     exporter: OnceLock<Box<dyn Onlooker>>,
     log: OnceLock<Box<dyn Onlooker>>,
+    /// Lines of the program's own log that were lost, where it is known.
+    own_log_lines_dropped: OnceLock<Arc<Counter>>,
     /// Whoever watches.
     pub taps: Arc<Taps>,
     /// How many may watch at once.
@@ -133,6 +135,8 @@ pub struct Counters {
     pub spans_exported: Counter,
     /// Spans that were lost: too many waited, or no collector took them.
     pub spans_dropped: Counter,
+    /// Those of them that a collector has refused.
+    pub spans_rejected: Counter,
     /// Requests to the collector that failed.
     pub export_failures: Counter,
     /// Lines of the access log that were written.
@@ -142,15 +146,19 @@ pub struct Counters {
 }
 
 /// [`Counters`], as `GET /metrics` shows them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // As there.
 pub struct OnlookersReport {
     pub spans_exported: u64,
     pub spans_dropped: u64,
+    pub spans_rejected: u64,
     pub export_failures: u64,
     pub log_lines: u64,
     pub log_lines_dropped: u64,
+    pub own_log_lines_dropped: u64,
+    pub traces_kept: u64,
+    pub traces_dropped: u64,
     pub open_taps: usize,
     pub tap_lines: u64,
     pub tap_lines_dropped: u64,
@@ -168,6 +176,7 @@ impl Onlookers {
             counters: Counters::default(),
             exporter: OnceLock::new(),
             log: OnceLock::new(),
+            own_log_lines_dropped: OnceLock::new(),
             taps: Arc::default(),
             max_taps: config.max_taps,
         }
@@ -182,6 +191,13 @@ impl Onlookers {
     /// Calls are written there from now on.
     pub fn on_log(&self, onlooker: impl Onlooker) {
         let _ = self.log.set(Box::new(onlooker));
+    }
+
+    /// Lines of the program's own log that are lost are counted there.
+    #[cfg(feature = "server")]
+    pub(crate) fn on_own_log(&self, lines_dropped: &Arc<Counter>) {
+        // A program has one log.
+        let _ = self.own_log_lines_dropped.set(Arc::clone(lines_dropped));
     }
 
     /// Whether somebody wants to see every call.
@@ -217,12 +233,17 @@ impl Onlookers {
     /// What became of what was to be shown.
     pub fn report(&self) -> OnlookersReport {
         let counters = &self.counters;
+        let (traces_kept, traces_dropped) = self.traces.counts();
         OnlookersReport {
             spans_exported: counters.spans_exported.get(),
             spans_dropped: counters.spans_dropped.get(),
+            spans_rejected: counters.spans_rejected.get(),
             export_failures: counters.export_failures.get(),
             log_lines: counters.log_lines.get(),
             log_lines_dropped: counters.log_lines_dropped.get(),
+            own_log_lines_dropped: self.own_log_lines_dropped.get().map_or(0, |dropped| dropped.get()),
+            traces_kept,
+            traces_dropped,
             open_taps: self.taps.count(),
             tap_lines: self.taps.lines.get(),
             tap_lines_dropped: self.taps.dropped.get(),

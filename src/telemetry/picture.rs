@@ -2,6 +2,8 @@
 
 use super::counters::{InstanceCounters, MeshCounters, ServiceCounters};
 use super::doors::DoorCounters;
+use super::onlookers::OnlookersReport;
+use super::report::RegistryReport;
 use crate::policy::breaker::{Control, Status};
 
 /// Everything a metric can be about. A part of the program that is not there leaves out its metrics.
@@ -22,6 +24,10 @@ pub struct MeshPicture<'p> {
     pub counters: &'p MeshCounters,
     /// How many events there have been.
     pub events: u64,
+    /// What became of what was to be shown.
+    pub onlookers: OnlookersReport,
+    /// Where registrations are kept.
+    pub registry: RegistryReport,
     /// How many services there may be.
     pub max_services: usize,
     /// The services, sorted by name.

@@ -33,7 +33,7 @@ pub struct Report {
 }
 
 /// Where registrations are kept.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Default, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct RegistryReport {

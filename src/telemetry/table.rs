@@ -2,7 +2,7 @@
 //!
 //! To add one: if the number is not in the [`Picture`] yet, give it a field there, which whoever takes the picture fills in; then a row here.
 //! Names are `weft_…` with their unit at the end, seconds or bytes, and `_total` if they only grow. Labels are `service`, `instance`, `code`,
-//! `reason`, `state` (and `loop`, of which there are as many as event loops), and their values come from what is registered and from the words
+//! `reason`, `state`, `result` (and `loop`, of which there are as many as event loops), and their values come from what is registered and from the words
 //! of this crate, never from what a stranger sends: a call to a service that is not registered counts under `_unknown`.
 
 use super::counters::{Counter, MeshCounters};
@@ -113,6 +113,8 @@ const TABLE: &[Row] = &[
     gauge("weft_circuit_breaker_control", "Who decides about the circuit breaker: the outcomes of calls (auto), or an operator.", Of::Service(|service, out| {
         out.one_of(&CONTROL, service.now.control.as_str());
     })),
+    counter("weft_calls_not_allowed_total", "Calls that the rules about callers refused (allow).", Of::Counter(|service| &service.counters.not_allowed)),
+    counter("weft_calls_audited_total", "Calls that the rules about callers let in, and would refuse if they were not only tried out.", Of::Counter(|service| &service.counters.audited)),
     gauge("weft_panic", "Whether so few instances are healthy that health is not believed.", Of::Service(|service, out| out.is(service.now.panic))),
     counter("weft_ejections_total", "Ejections of instances.", Of::Counter(|service| &service.counters.ejections)),
     counter("weft_calls_held_up_total", "Calls that a route was told to hold up.", Of::Counter(|service| &service.counters.held_up)),
@@ -128,6 +130,13 @@ const TABLE: &[Row] = &[
             out.by("state", word, service.instances.iter().filter(|instance| instance.now.standing == standing).count());
         }
     })),
+    counter("weft_health_checks_total", "Checks of instances, by what came of them: passed, answered with a status that does not pass, unreachable, timed_out.", Of::Service(|service, out| {
+        service.counters.checks().for_each(|(result, count)| out.by("result", result, count));
+    })),
+    gauge("weft_registry_stale_seconds", "How old what is known of a shared registry may be; 0 while it is current.", Of::Mesh(|mesh, out| out.is(mesh.registry.stale_seconds))),
+    gauge("weft_registry_withheld_instances", "Instances that are kept although a shared registry does not name them any more.", Of::Mesh(|mesh, out| out.is(mesh.registry.withheld))),
+    counter("weft_registry_resyncs_total", "How often everything was read anew from a shared registry.", Of::Mesh(|mesh, out| out.is(mesh.registry.resyncs))),
+    counter("weft_registry_refused_total", "Changes that were refused because the registry did not answer.", Of::Mesh(|mesh, out| out.is(mesh.registry.refused))),
     counter("weft_events_total", "Changes of state, as in GET /events.", Of::Mesh(|mesh, out| out.is(mesh.events))),
 
     // --- instances ---
@@ -144,6 +153,20 @@ const TABLE: &[Row] = &[
     histogram("weft_attempt_duration_seconds", "Duration of attempts, from sending to the end of the answer.", Of::Instance(|instance, out| {
         out.durations(&instance.counters.latency);
     })),
+
+    // --- whoever looks at single calls ---
+    counter("weft_spans_exported_total", "Spans that a collector has taken.", Of::Mesh(|mesh, out| out.is(mesh.onlookers.spans_exported))),
+    counter("weft_spans_dropped_total", "Spans that were lost: too many waited, or no collector took them.", Of::Mesh(|mesh, out| out.is(mesh.onlookers.spans_dropped))),
+    counter("weft_spans_rejected_total", "Those of the lost spans that a collector has refused.", Of::Mesh(|mesh, out| out.is(mesh.onlookers.spans_rejected))),
+    counter("weft_span_export_failures_total", "Requests to the collector that failed.", Of::Mesh(|mesh, out| out.is(mesh.onlookers.export_failures))),
+    counter("weft_traces_kept_total", "Calls that were kept for GET /traces.", Of::Mesh(|mesh, out| out.is(mesh.onlookers.traces_kept))),
+    counter("weft_traces_dropped_total", "Those of them that newer ones have displaced.", Of::Mesh(|mesh, out| out.is(mesh.onlookers.traces_dropped))),
+    counter("weft_access_log_lines_total", "Lines of the access log that were written.", Of::Mesh(|mesh, out| out.is(mesh.onlookers.log_lines))),
+    counter("weft_access_log_lines_dropped_total", "Lines of the access log that were lost, since too many waited.", Of::Mesh(|mesh, out| out.is(mesh.onlookers.log_lines_dropped))),
+    counter("weft_log_lines_dropped_total", "Lines of the program's own log that were lost, since nobody read them.", Of::Mesh(|mesh, out| out.is(mesh.onlookers.own_log_lines_dropped))),
+    gauge("weft_taps_open", "Open taps (GET /tap).", Of::Mesh(|mesh, out| out.is(mesh.onlookers.open_taps))),
+    counter("weft_tap_lines_total", "Calls that were shown to taps.", Of::Mesh(|mesh, out| out.is(mesh.onlookers.tap_lines))),
+    counter("weft_tap_lines_dropped_total", "Calls that a tap was not shown, since too many waited for it.", Of::Mesh(|mesh, out| out.is(mesh.onlookers.tap_lines_dropped))),
 
     // --- the doors; what they count follows the table ---
     gauge("weft_connections_open", "Open connections of clients.", Of::Doors(|doors, out| out.is(doors.open()))),

@@ -84,6 +84,11 @@ impl Traces {
         self.kept.with(|kept| kept.next)
     }
 
+    /// How many have been kept so far, and how many of them dropped for newer ones.
+    pub fn counts(&self) -> (u64, u64) {
+        self.kept.with(|kept| (kept.next, kept.dropped))
+    }
+
     /// Those that `query` asks for.
     pub fn page(&self, query: &Query) -> Page {
         let (mut all, dropped) = self.kept.with(|kept| {

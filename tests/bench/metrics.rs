@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use weft::policy::breaker::{Control, Status};
 use weft::telemetry::counters::{InstanceCounters, MeshCounters, ServiceCounters};
 use weft::telemetry::exposition::Format;
+use weft::telemetry::onlookers::OnlookersReport;
 use weft::telemetry::picture::{InstanceNow, InstancePicture, MeshPicture, Picture, ServiceNow, ServicePicture, Standing};
+use weft::telemetry::report::RegistryReport;
 use weft::telemetry::table;
 use weft::{Mesh, Registration};
 
@@ -50,7 +52,14 @@ fn main() {
         let instances = instances.iter().zip(names).map(|(counters, id)| InstancePicture { id, counters, now: seen }).collect();
         ServicePicture { name, counters, now, instances }
     });
-    let mesh = MeshPicture { counters: &whole, events: 0, max_services: 1000, services: services.collect() };
+    let mesh = MeshPicture {
+        counters: &whole,
+        events: 0,
+        onlookers: OnlookersReport::default(),
+        registry: RegistryReport::default(),
+        max_services: 1000,
+        services: services.collect(),
+    };
     let picture = Picture { mesh, doors: None, process: None };
     report("all of which have been called, text alone", || table::render(&picture, Format::OpenMetrics).len());
 }

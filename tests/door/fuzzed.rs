@@ -4,7 +4,7 @@ use std::path::Path;
 use std::{fs, panic};
 
 use crate::mutate::{Dice, mutate};
-use crate::{properties, words};
+use crate::{lines, properties, words};
 
 fn holds(name: &str, check: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
@@ -64,4 +64,19 @@ fn token_files_are_read_or_refused_in_a_line_and_read_the_same_when_they_are_wri
 #[test]
 fn what_is_kept_of_the_registry_is_read_or_refused_in_a_line_and_read_the_same_when_it_is_written_anew() {
     holds("state", words::state);
+}
+
+#[test]
+fn instances_are_told_of_the_trace_that_was_named_by_fields_that_are_read_as_they_are_meant() {
+    holds("trace", lines::trace);
+}
+
+#[test]
+fn a_state_log_is_read_as_far_as_it_is_whole_whatever_stands_in_it() {
+    holds("log", lines::log);
+}
+
+#[test]
+fn lines_of_a_watch_change_what_they_name_and_nothing_else() {
+    holds("watch", lines::watch);
 }

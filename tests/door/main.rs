@@ -9,6 +9,9 @@
 #[path = "../http/house.rs"]
 mod house;
 #[allow(unreachable_pub)] // The fuzz targets use it as well.
+#[path = "../fuzz/lines.rs"]
+mod lines;
+#[allow(unreachable_pub)] // As above.
 #[path = "../fuzz/mutate.rs"]
 mod mutate;
 #[allow(dead_code)] // As above.

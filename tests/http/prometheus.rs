@@ -9,7 +9,9 @@ use weft::Mesh;
 use weft::server::Config;
 use weft::telemetry::counters::{InstanceCounters, MeshCounters, ServiceCounters};
 use weft::telemetry::exposition::Format;
+use weft::telemetry::onlookers::OnlookersReport;
 use weft::telemetry::picture::{InstanceNow, InstancePicture, MeshPicture, Picture, ServiceNow, ServicePicture, Standing};
+use weft::telemetry::report::RegistryReport;
 use weft::telemetry::table;
 
 use crate::house::House;
@@ -67,6 +69,11 @@ fn what_happens_is_counted_under_registered_names_only() {
         "weft_instances{service=\"users\",state=\"available\"} 1",
         "weft_instance_available{service=\"users\",instance=\"a\"} 1",
         "weft_services 1",
+        "weft_calls_not_allowed_total{service=\"users\"} 0",
+        "weft_health_checks_total{service=\"users\",result=\"passed\"} 0",
+        "weft_registry_stale_seconds 0",
+        "weft_traces_kept_total 3",
+        "weft_taps_open 0",
     ] {
         assert!(text.lines().any(|have| have == line), "{line}\n{text}");
     }
@@ -158,7 +165,18 @@ fn names_that_could_never_be_registered_would_do_no_harm() {
         ServicePicture { name, counters: &service, now, instances }
     });
     let services = services.collect();
-    let picture = Picture { mesh: MeshPicture { counters: &mesh, events: 0, max_services: 1, services }, doors: None, process: None };
+    let picture = Picture {
+        mesh: MeshPicture {
+            counters: &mesh,
+            events: 0,
+            onlookers: OnlookersReport::default(),
+            registry: RegistryReport::default(),
+            max_services: 1,
+            services,
+        },
+        doors: None,
+        process: None,
+    };
     let text = table::render(&picture, Format::Prometheus);
     assert!(text.lines().all(|line| !line.starts_with("weft_evil")), "a label ended early");
     check(&text);

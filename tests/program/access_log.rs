@@ -61,7 +61,7 @@ fn a_log_that_nobody_reads_loses_lines_and_no_call() {
 fn weft_tap_shows_calls_as_they_happen() {
     let weft = Weft::start(&[]);
     let url = format!("http://{}", weft.at());
-    let tap = command(&["tap", "--url", &url, "--status", "5xx", "--limit", "1"], &[]).spawn().expect("the program");
+    let tap = command(&["tap", "--status", "5xx", "--limit", "1"], &[("WEFT_URL", &url)]).spawn().expect("the program");
     eventually("the tap is open", || (weft.get("/metrics").json()["onlookers"]["openTaps"] == 1).then_some(()));
     weft.call("nobody", "/x").with_status(503);
     let output = tap.wait_with_output().expect("ended");
@@ -71,6 +71,6 @@ fn weft_tap_shows_calls_as_they_happen() {
     let bad = crate::weft::run(&["tap", "--url", &url, "--status", "9xx"]);
     assert!(bad.code == Some(1) && bad.err.contains("9xx"), "{}", bad.err);
     let nobody = crate::weft::run(&["tap", "--url", "http://127.0.0.1:9"]);
-    assert!(nobody.code == Some(1) && nobody.err.contains("no mesh answers at http://127.0.0.1:9"), "{}", nobody.err);
+    assert!(nobody.code == Some(5) && nobody.err.contains("no mesh answers at http://127.0.0.1:9"), "{}", nobody.err);
     assert_eq!(crate::weft::run(&["tap", "--what"]).code, Some(2));
 }

@@ -120,6 +120,13 @@ fn what_goes_wrong_is_said_in_one_line_with_what_to_do() {
         (&["services", "--url", &forbidden_at, "--token-file", &token], 6, "does not allow this to the token in"),
         (&["services", "--url", &forbidden_at], 6, "\\u{1b}[31mlacks scope"),
         (&["services", "--url", &broken_at], 1, "is that a weft?"),
+        (&["tap", "--url", &nowhere], 5, "connection refused"),
+        (&["tap", "--url", &unknown_at], 6, "wants a token"),
+        (&["tap", "--url", &forbidden_at, "--token-file", &token], 6, "does not allow this to the token in"),
+        (&["tap", "--url", &broken_at], 1, "is that a weft?"),
+        (&["tap", "--limit"], 2, "--limit needs a value"),
+        (&["tap", "users"], 2, "is not understood here"),
+        (&["services", "--limit", "3"], 2, "--limit is no flag of weft services"),
     ] {
         let ended = run(arguments);
         assert_eq!((ended.code, ended.out.as_str()), (Some(code), ""), "{arguments:?}: {}", ended.err);
@@ -132,7 +139,7 @@ fn what_goes_wrong_is_said_in_one_line_with_what_to_do() {
 
 #[test]
 fn every_command_has_help() {
-    for name in ["services", "instances", "events", "explain", "top"] {
+    for name in ["services", "instances", "events", "explain", "top", "tap"] {
         let text = said(&[name, "--help"]);
         for words in [&format!("weft {name}"), "--url", "--token-file", "WEFT_URL", "NO_COLOR", "Exit codes"] {
             assert!(text.contains(words), "{words}: {text}");

@@ -27,6 +27,7 @@ pub(crate) const SECURED: bool = true;
 mod callers;
 mod handshakes;
 mod hostile;
+mod names;
 mod program;
 mod talk;
 

@@ -1,12 +1,14 @@
 //! Asking a mesh that runs somewhere.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
-use ureq::Agent;
+use ureq::http::Response;
+use ureq::typestate::WithoutBody;
+use ureq::{Agent, Body, RequestBuilder};
 
 use super::Failed;
 use super::paper::harmless;
@@ -48,25 +50,50 @@ impl Mesh {
 
     /// Asks for something that is answered as JSON.
     pub(super) fn ask(&self, path: &str) -> Result<Value, Failed> {
-        let mut request = self.agent.get(format!("{}{path}", self.url)).header("accept", "application/json");
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
+        let answer = self.request(path, "application/json").call().map_err(|error| self.unreachable(&error))?;
+        self.judge(path, answer)
+    }
+
+    /// Asks for something that is answered bit by bit, for as long as it takes.
+    pub(super) fn listen(&self, path: &str) -> Result<impl Read + use<>, Failed> {
+        let request = self.request(path, "application/x-ndjson, application/json").config();
+        let request = request.timeout_global(None).timeout_connect(Some(PATIENCE)).timeout_recv_response(Some(PATIENCE)).build();
+        let answer = request.call().map_err(|error| self.unreachable(&error))?;
+        if answer.status() == 200 {
+            return Ok(answer.into_body().into_with_config().limit(u64::MAX).reader());
         }
-        let unreachable = |error: ureq::Error| Failed::Unreachable(harmless(&self.url), harmless(&plain(&error)));
-        let mut answer = request.call().map_err(unreachable)?;
+        // Whatever else it says, it is no answer to this.
+        Err(self.judge(path, answer).err().unwrap_or_else(|| self.strange(path, 200)))
+    }
+
+    fn request(&self, path: &str, accept: &str) -> RequestBuilder<WithoutBody> {
+        let request = self.agent.get(format!("{}{path}", self.url)).header("accept", accept);
+        match &self.token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        }
+    }
+
+    /// Takes in an answer, whole.
+    fn judge(&self, path: &str, mut answer: Response<Body>) -> Result<Value, Failed> {
         let status = answer.status().as_u16();
-        let body = answer.body_mut().with_config().limit(MOST).read_to_vec().map_err(unreachable)?;
+        let body = answer.body_mut().with_config().limit(MOST).read_to_vec().map_err(|error| self.unreachable(&error))?;
         let json: Option<Value> = serde_json::from_slice(&body).ok();
         let said = json.as_ref().and_then(|json| json["error"].as_str()).map(harmless);
         match (status, json) {
             (200, Some(json)) => Ok(json),
             (401 | 403, _) => Err(Failed::NotAllowed(self.not_allowed(status, said))),
             (_, Some(_)) if said.is_some() => Err(Failed::Refused(said.unwrap_or_default())),
-            _ => {
-                let what = format!("{}{path} answered status {status} and no JSON; is that a weft?", harmless(&self.url));
-                Err(Failed::Refused(what))
-            }
+            _ => Err(self.strange(path, status)),
         }
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> Failed {
+        Failed::Unreachable(harmless(&self.url), harmless(&plain(error)))
+    }
+
+    fn strange(&self, path: &str, status: u16) -> Failed {
+        Failed::Refused(format!("{}{path} answered status {status} and no JSON; is that a weft?", harmless(&self.url)))
     }
 
     fn not_allowed(&self, status: u16, said: Option<String>) -> String {

@@ -1,4 +1,4 @@
-//! `weft services`, `instances`, `events`, `explain` and `top`: looking at a mesh that runs somewhere, over its API.
+//! `weft services`, `instances`, `events`, `explain`, `top` and `tap`: looking at a mesh that runs somewhere, over its API.
 //!
 //! Each command asks for JSON and shows it as text for a person, or, with `--json`, as it came. Whatever comes from the mesh is made harmless
 //! before it is shown: no name or message can move the cursor or change a colour.
@@ -6,6 +6,7 @@
 mod ask;
 mod lists;
 mod paper;
+mod tap;
 mod terminal;
 mod top;
 
@@ -23,12 +24,16 @@ use ask::Mesh;
 use paper::harmless;
 
 /// The commands, in the order of the help.
-const COMMANDS: [(&str, &str); 5] = [
+const COMMANDS: [(&str, &str); 6] = [
     ("services", "weft services [NAME]       what there is, how it fares, since when circuits are open"),
     ("instances", "weft instances [NAME]      every instance, or those of one service"),
     ("explain", "weft explain NAME          why each instance of a service can or cannot be picked right now"),
     ("events", "weft events [--follow]     what has changed; --follow goes on until Ctrl-C"),
     ("top", "weft top                   the whole picture, again every second; q quits. Not on a terminal: once"),
+    (
+        "tap",
+        "weft tap                   calls as they happen, a line each: [--service NAME] [--status 5xx] [--slower-than-ms N] [--limit N]",
+    ),
 ];
 
 const FLAGS: &str = "
@@ -95,6 +100,8 @@ struct Wish {
     token_file: Option<PathBuf>,
     json: bool,
     follow: bool,
+    /// Which calls to tap.
+    query: String,
     help: bool,
 }
 
@@ -116,6 +123,7 @@ pub(super) fn run(command: &str, words: impl Iterator<Item = OsString>) -> Resul
     let name = wish.name.as_deref();
     match (command, wish.json) {
         ("top", _) => return top::run(&mesh),
+        ("tap", json) => tap::tap(&mesh, &wish.query, json)?,
         ("events", json) => lists::events(&mesh, name, json, wish.follow)?,
         ("explain", true) => print_json(&mesh.ask(&explain_path(name)?)?)?,
         ("explain", false) => lists::explain(&mesh.ask(&explain_path(name)?)?),
@@ -136,12 +144,17 @@ fn read(command: &str, words: impl Iterator<Item = OsString>) -> Result<Wish, Fa
             Arg::Long("help") | Arg::Short('h') => wish.help = true,
             Arg::Long("json") if command != "top" => wish.json = true,
             Arg::Long("follow") | Arg::Short('f') if command == "events" => wish.follow = true,
+            Arg::Long(flag @ ("service" | "status" | "limit" | "slower-than-ms")) if command == "tap" => {
+                let (flag, key) = (format!("--{flag}"), if flag == "slower-than-ms" { "slowerThanMs" } else { flag }.to_owned());
+                let value = text(parser.value().map_err(|_| usage(format!("{flag} needs a value")))?)?;
+                tap::add(&mut wish.query, &key, &value);
+            }
             Arg::Long("url") => wish.url = Some(text(parser.value().map_err(|_| usage("--url needs a value".to_owned()))?)?),
             Arg::Long("token-file") => {
                 let file = parser.value().map_err(|_| usage("--token-file needs a value".to_owned()))?;
                 wish.token_file = Some(file.into());
             }
-            Arg::Value(word) if wish.name.is_none() && command != "top" => wish.name = Some(text(word)?),
+            Arg::Value(word) if wish.name.is_none() && !matches!(command, "top" | "tap") => wish.name = Some(text(word)?),
             Arg::Long(flag) => return Err(usage(format!("--{} is no flag of weft {command}", harmless(flag)))),
             other => return Err(usage(format!("{} is not understood here", shown(&format!("{other:?}"))))),
         }

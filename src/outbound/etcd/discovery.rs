@@ -15,6 +15,7 @@ use serde_json::json;
 use super::anew::ANEW;
 use super::client::Fault;
 use super::doubt::CONFIRM;
+use super::heard;
 use super::keys::{self, Place};
 use super::shared::{Shared, Snapshot};
 use super::wire::{Decided, Event, Granted, Kind, Line, Ranged, Watched, encoded};
@@ -192,7 +193,7 @@ impl Discovery {
             let begun = self.shared.client.stream(at, "/v3/watch", &ask, WATCH, &self.shared.cord);
             let first = begun.and_then(|mut lines| {
                 let line = lines.next().ok_or_else(|| Fault::Unreachable("the watch ended before it began".to_owned()))?;
-                read(&line).map(|watched| (lines, watched))
+                heard::read(&line).map(|watched| (lines, watched))
             });
             match first {
                 Ok((mut lines, first)) => {
@@ -232,7 +233,7 @@ impl Discovery {
                 let lasted = SystemClock.now().saturating_duration_since(began) + SHORTEST >= WATCH;
                 return if lasted { Ended::Over } else { Ended::Broken };
             };
-            let watched = match read(&line) {
+            let watched = match heard::read(&line) {
                 Ok(watched) if !watched.canceled => watched,
                 Ok(canceled) => return self.canceled(&canceled),
                 Err(_) => return Ended::Broken,
@@ -335,14 +336,5 @@ impl Discovery {
                 format!("the shared registry does not answer ({why}): calls go on with what is known, changes are refused"),
             );
         }
-    }
-}
-
-fn read(line: &[u8]) -> Result<Watched, Fault> {
-    let line: Line<Watched> =
-        serde_json::from_slice(line).map_err(|error| Fault::Unreachable(format!("the watch makes no sense: {error}")))?;
-    match line.error {
-        Some(error) => Err(Fault::Unreachable(error.message)),
-        None => Ok(line.result),
     }
 }

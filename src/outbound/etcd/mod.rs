@@ -22,6 +22,8 @@ mod discovery;
 #[cfg(feature = "etcd")]
 mod doubt;
 #[cfg(feature = "etcd")]
+mod heard;
+#[cfg(feature = "etcd")]
 mod keys;
 #[cfg(feature = "etcd")]
 mod leases;
@@ -36,5 +38,7 @@ mod wire;
 mod writing;
 
 pub use config::Config;
+#[cfg(feature = "etcd")]
+pub use heard::heard;
 #[cfg(feature = "etcd")]
 pub use writing::Etcd;
