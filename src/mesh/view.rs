@@ -21,7 +21,8 @@ use crate::policy::route::{Route, Side};
 use crate::telemetry::counters::ServiceCounters;
 use crate::telemetry::histogram::Snapshot;
 use crate::telemetry::report::{
-    self, BreakerHistory, BreakerReport, InstanceReport, LatencyReport, RefusedReport, RegistryReport, Report, RoutesReport, ServiceReport,
+    self, BreakerHistory, BreakerReport, DiscoveryReport, InstanceReport, LatencyReport, RefusedReport, RegistryReport, Report,
+    RoutesReport, ServiceReport,
 };
 
 /// A service, as `GET /services` shows it.
@@ -173,6 +174,11 @@ impl Mesh {
         let total = successes + failures;
         let mut report = Report {
             registry: RegistryReport::from(&self.standing()),
+            discovery: DiscoveryReport {
+                resolutions: inner.counters.resolutions.get(),
+                failures: inner.counters.failed_resolutions.get(),
+                failing: inner.lookups.with(|lookups| lookups.failing()),
+            },
             total_requests: total,
             successful_requests: successes,
             failed_requests: failures,

@@ -28,6 +28,8 @@ pub struct Report {
     pub refused: BTreeMap<&'static str, u64>,
     /// Where registrations are kept, and how it is with that.
     pub registry: RegistryReport,
+    /// Names whose addresses are instances.
+    pub discovery: DiscoveryReport,
     pub onlookers: OnlookersReport,
     pub services: BTreeMap<String, ServiceReport>,
 }
@@ -50,6 +52,18 @@ pub struct RegistryReport {
     /// Changes that were refused because the registry did not answer.
     pub refused: u64,
     pub damaged_files: u64,
+}
+
+/// The look-ups of names whose addresses are instances.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct DiscoveryReport {
+    pub resolutions: u64,
+    /// Those that found nothing, or something that cannot be registered.
+    pub failures: u64,
+    /// Names for which that was so last time.
+    pub failing: usize,
 }
 
 /// A circuit breaker: exactly the documented keys.
