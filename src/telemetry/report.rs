@@ -54,6 +54,19 @@ pub struct RegistryReport {
     pub damaged_files: u64,
 }
 
+/// Where registrations are kept, at a glance.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // The names are the contract's.
+pub struct RegistryGlance {
+    pub backend: &'static str,
+    /// For how long what is known may have been out of date; left out while it is current.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
 /// The look-ups of names whose addresses are instances.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -9,7 +9,7 @@ use weft::Mesh;
 use weft::server::Config;
 use weft::telemetry::counters::{InstanceCounters, MeshCounters, ServiceCounters};
 use weft::telemetry::exposition::Format;
-use weft::telemetry::picture::{InstanceNow, InstancePicture, MeshPicture, Picture, ServiceNow, ServicePicture, Standing};
+use weft::telemetry::picture::{InstanceNow, InstancePicture, MeshPicture, Picture, RegistryNow, ServiceNow, ServicePicture, Standing};
 use weft::telemetry::table;
 
 use crate::house::House;
@@ -158,7 +158,11 @@ fn names_that_could_never_be_registered_would_do_no_harm() {
         ServicePicture { name, counters: &service, now, instances }
     });
     let services = services.collect();
-    let picture = Picture { mesh: MeshPicture { counters: &mesh, events: 0, max_services: 1, services }, doors: None, process: None };
+    let picture = Picture {
+        mesh: MeshPicture { counters: &mesh, events: 0, max_services: 1, registry: RegistryNow::default(), services },
+        doors: None,
+        process: None,
+    };
     let text = table::render(&picture, Format::Prometheus);
     assert!(text.lines().all(|line| !line.starts_with("weft_evil")), "a label ended early");
     check(&text);
