@@ -294,7 +294,7 @@ impl Loop {
                 // It could be read before.
                 match read_call(client, exchange) {
                     Ok(call) => self.refuse_call(client, exchange, &call, over),
-                    Err(fault) => self.refuse(client, exchange, fault.into()),
+                    Err(fault) => self.refuse(client, exchange, fault),
                 }
             }
             // A seat is on its way.

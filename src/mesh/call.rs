@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Running;
-use super::cluster::{Admission, CallEnded, Cluster, Entry, InFlight, Showed};
+use super::cluster::{Admission, CallEnded, Cluster, Entry, InFlight};
+use super::flight::Flight;
 pub use super::meta::{CallMeta, Mode};
 use super::pick::Ask;
 use super::queue::{Ticket, Wake};
@@ -98,28 +99,6 @@ enum State {
     Again(Option<(Ticket, Instant)>),
     Ended(Result<(), Cause>),
     Over,
-}
-
-/// An attempt under way.
-struct Flight {
-    slot: InFlight,
-    began: Instant,
-    /// Its time is what the caller's own limit leaves.
-    cut_short_by_caller: bool,
-    /// So is its time for connecting.
-    connect_cut_short_by_caller: bool,
-    /// Its time is what the deadline of the call leaves.
-    cut_short: bool,
-    /// How long the head of its answer took, once it has come.
-    answered_after: Option<Duration>,
-}
-
-impl Flight {
-    /// What it shows of its instance, being over.
-    fn showed(&self, meaning: &Meaning, unreachable: bool, now: Instant) -> Showed {
-        let took = self.answered_after.unwrap_or_else(|| now.saturating_duration_since(self.began));
-        Showed { outcome: meaning.instance, unreachable, latency: meaning.latency(took) }
-    }
 }
 
 impl CallMachine {

@@ -23,7 +23,7 @@ use crate::model::{Host, InstanceId, Limit, ServiceName, authority, shown};
 use crate::telemetry::events::Kind;
 
 /// How often a change is made anew because somebody else has changed the same thing meanwhile.
-const MOST_CONFLICTS: usize = 16;
+const MOST_CONFLICTS: usize = 64;
 /// How long all host names together may take to resolve when the mesh starts; the health checker resolves the rest.
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(2);
 

@@ -8,6 +8,7 @@ mod care;
 mod cluster;
 mod control;
 mod discovery;
+mod flight;
 mod instances;
 mod invoke;
 mod keeping;

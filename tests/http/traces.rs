@@ -134,7 +134,7 @@ fn a_call_whose_caller_has_gone_is_kept_as_that() {
     house.register("s", "a", &upstream);
     let mut caller = house.client();
     // An answer that is not read makes of the end of the connection a reset: somebody who only has nothing more to say may still listen.
-    caller.send(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\nGET /proxy/s/wait HTTP/1.1\r\nhost: x\r\n\r\n").expect("sent");
+    caller.send(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\nGET /proxy/s/wait HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("sent");
     eventually("the instance is asked", || (!upstream.asked().is_empty()).then_some(()));
     drop(caller);
     let gone = eventually("the caller's going is noticed", || traces(&house, "?service=s").pop());

@@ -27,7 +27,11 @@ fn every_row_of_the_table_asks_for_its_scope_and_nothing_is_open_but_health() {
     let mesh = Guarded::new(&lines);
     for route in ROUTES {
         let path = route.pattern.replace("{name}", "s").replace("{id}", "i");
-        let ask = |name: &str| mesh.ask(name, route.method, &path, &Value::Null);
+        let ask = |name: &str| {
+            // A tap that is opened does not end by itself.
+            let method = if path == "/tap" && name == route.scope.word() { "HEAD" } else { route.method };
+            mesh.ask(name, method, &path, &Value::Null)
+        };
         if route.scope == Scope::Open {
             assert!(ask("").status < 300, "{path}");
             continue;

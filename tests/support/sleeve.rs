@@ -90,7 +90,12 @@ fn pass(plain: TcpStream, secret: TcpStream, mut session: Connection) {
             other.break_off();
         }
     });
-    if shaken.is_err() || through.outwards().is_err() {
+    if shaken.is_err() {
+        // Why is said in the last record, which would be lost if the connection ended with anything unread.
+        let _ = through.secret.shutdown(Shutdown::Write);
+        let _ = io::copy(&mut &through.secret, &mut io::sink());
+        through.break_off();
+    } else if through.outwards().is_err() {
         through.break_off();
     }
     let _ = inwards.join();
