@@ -105,10 +105,10 @@ impl Lookups {
         Some((next.what.clone(), next.anew))
     }
 
-    /// Remembers what was wrong; answers whether that is news.
-    fn note(&mut self, what: &Discovery, trouble: Option<&String>) -> bool {
+    /// Remembers what was wrong, and whether there was an answer all the same; answers whether what was wrong is news.
+    fn note(&mut self, what: &Discovery, answered: bool, trouble: Option<&String>) -> bool {
         let Some(lookup) = self.all.iter_mut().find(|lookup| lookup.what == *what) else { return false };
-        lookup.anew &= trouble.is_some();
+        lookup.anew &= !answered;
         let news = lookup.trouble.as_ref() != trouble;
         lookup.trouble = trouble.cloned();
         news
@@ -160,7 +160,7 @@ impl Mesh {
         if trouble.is_some() {
             inner.counters.failed_resolutions.add(1);
         }
-        if inner.lookups.with(|lookups| lookups.note(what, trouble.as_ref())) {
+        if inner.lookups.with(|lookups| lookups.note(what, !there.is_empty(), trouble.as_ref())) {
             let stays = if there.is_empty() { "; what was found before stays" } else { "" };
             match trouble {
                 Some(why) => inner.events.publish(Kind::Warning, Some(service), None, format!("{} {why}{stays}", what.name)),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use weft::policy::breaker::{Control, Status};
 use weft::telemetry::counters::{InstanceCounters, MeshCounters, ServiceCounters};
 use weft::telemetry::exposition::Format;
-use weft::telemetry::picture::{InstanceNow, InstancePicture, MeshPicture, Picture, ServiceNow, ServicePicture, Standing};
+use weft::telemetry::picture::{InstanceNow, InstancePicture, MeshPicture, Picture, RegistryNow, ServiceNow, ServicePicture, Standing};
 use weft::telemetry::table;
 use weft::{Mesh, Registration};
 
@@ -50,7 +50,8 @@ fn main() {
         let instances = instances.iter().zip(names).map(|(counters, id)| InstancePicture { id, counters, now: seen }).collect();
         ServicePicture { name, counters, now, instances }
     });
-    let mesh = MeshPicture { counters: &whole, events: 0, max_services: 1000, services: services.collect() };
+    let mesh =
+        MeshPicture { counters: &whole, events: 0, max_services: 1000, registry: RegistryNow::default(), services: services.collect() };
     let picture = Picture { mesh, doors: None, process: None };
     report("all of which have been called, text alone", || table::render(&picture, Format::OpenMetrics).len());
 }
