@@ -180,6 +180,7 @@ fn build(config: &Config) -> Result<Mesh, Fatal> {
         .services(settings.services)
         .upstreams(settings.upstreams)
         .telemetry(settings.telemetry)
+        .discover(settings.discover)
         .limits(settings.max_services, settings.max_instances_per_service);
     let directory = Some(Path::new(&config.general.state_dir)).filter(|path| !path.as_os_str().is_empty());
     match (config.registry.backend, directory) {

@@ -2,6 +2,7 @@
 //!
 //! Here settings are only gathered; each is declared beside what it governs. Every mistake is named with its key and its source.
 
+mod discovery;
 mod file;
 mod flags;
 
@@ -15,7 +16,7 @@ use serde_json::{Map, Value};
 pub use flags::{Arguments, Command, NewToken, StateCommand, usage};
 
 use crate::contract::envelope;
-use crate::mesh::Settings;
+use crate::mesh::{Discovery, Settings};
 use crate::model::settings::{Setting, leaf, settings};
 use crate::model::{Invalid, Registration, ServiceName, closest, shown};
 use crate::outbound::etcd;
@@ -115,6 +116,8 @@ pub struct Config {
     pub services: BTreeMap<ServiceName, Value>,
     /// Instances that are registered when the program starts or reloads, as they were written.
     pub instances: Vec<Value>,
+    /// Services whose instances are the addresses of a DNS name, as they were written.
+    pub discover: Vec<Value>,
 }
 
 /// A mistake in the configuration: which key, in which source, and what is wrong.
@@ -145,6 +148,7 @@ impl Default for Config {
             defaults: Value::Object(Map::new()),
             services: BTreeMap::new(),
             instances: Vec::new(),
+            discover: Vec::new(),
         }
     }
 }
@@ -213,6 +217,7 @@ impl Config {
                 }
                 "services" => config.services = services(value)?,
                 "instances" => config.instances = instances(value)?,
+                "discover" => config.discover = discover(value)?,
                 key => {
                     let known = server_keys.keys().chain(general_keys.keys()).map(String::as_str).chain(SECTIONS);
                     let hint = closest(key, known).map_or(String::new(), |near| format!("; did you mean {near}?"));
@@ -245,6 +250,8 @@ impl Config {
             services: self.services.clone(),
             upstreams: self.upstreams.clone(),
             telemetry: self.telemetry.clone(),
+            // Checked when it was read.
+            discover: self.discoveries().unwrap_or_default(),
             max_services: self.general.max_services,
             max_instances_per_service: self.general.max_instances_per_service,
         }
@@ -259,6 +266,14 @@ impl Config {
         self.instances.iter().enumerate().map(read).collect()
     }
 
+    /// The services that are found by a name.
+    ///
+    /// # Errors
+    /// [`Invalid`] naming the first field that is not acceptable.
+    pub fn discoveries(&self) -> Result<Vec<Discovery>, Invalid> {
+        discovery::read(&self.discover)
+    }
+
     /// The effective whole, every key with its value.
     pub fn effective(&self) -> Value {
         let mut all = keys_of(&self.server);
@@ -271,6 +286,7 @@ impl Config {
         all.insert("defaults".to_owned(), json(serde_json::to_value(Policy::from_json(&self.defaults).unwrap_or_default())));
         all.insert("services".to_owned(), json(serde_json::to_value(&self.services)));
         all.insert("instances".to_owned(), Value::Array(self.instances.clone()));
+        all.insert("discover".to_owned(), Value::Array(self.discover.clone()));
         Value::Object(all)
     }
 
@@ -291,6 +307,7 @@ impl Config {
         Policy::from_json(&self.defaults).unwrap_or_default().annotate(&mut defaults, 1);
         let services = serde_json::to_string(&self.services).unwrap_or_default();
         let instances = serde_json::to_string(&self.instances).unwrap_or_default();
+        let discover = serde_json::to_string(&self.discover).unwrap_or_default();
         [
             "{\n".to_owned(),
             inside(&self.server),
@@ -302,13 +319,16 @@ impl Config {
             format!("  // Settings of every service that names none of its own.\n  \"defaults\": {defaults},\n"),
             format!("  // Settings of single services by name, each with the keys of \"defaults\" it changes.\n  \"services\": {services},\n"),
             "  // Instances that are registered at the start and at each reload, each as for POST /register. They are not written to the state\n".to_owned(),
-            format!("  // directory; what an operator says of them is.\n  \"instances\": {instances}\n}}\n"),
+            format!("  // directory; what an operator says of them is.\n  \"instances\": {instances},\n"),
+            "  // Services whose instances are the addresses of a DNS name, which is looked up again every intervalMs: each as for POST /register, but\n".to_owned(),
+            "  // dns for id and host, as {\"name\": \"users\", \"dns\": \"users.internal\", \"port\": 8080, \"intervalMs\": 5000}. While the name does not\n".to_owned(),
+            format!("  // resolve, what was found before stays. They are not written to the state directory either.\n  \"discover\": {discover}\n}}\n"),
         ]
         .concat()
     }
 }
 
-const SECTIONS: [&str; 6] = ["registry", "upstreams", "telemetry", "defaults", "services", "instances"];
+const SECTIONS: [&str; 7] = ["registry", "upstreams", "telemetry", "defaults", "services", "instances", "discover"];
 
 fn keys_of(group: &impl serde::Serialize) -> Map<String, Value> {
     match serde_json::to_value(group) {
@@ -336,6 +356,11 @@ fn instances(json: &Value) -> Result<Vec<Value>, Invalid> {
     let Value::Array(instances) = json else { return Err(Invalid::new("instances", "is not a JSON array")) };
     let config = Config { instances: instances.clone(), ..Config::default() };
     config.registrations().map(|_| config.instances)
+}
+
+fn discover(json: &Value) -> Result<Vec<Value>, Invalid> {
+    let Value::Array(list) = json else { return Err(Invalid::new("discover", "is not a JSON array")) };
+    discovery::read(list).map(|_| list.clone())
 }
 
 fn read_file(path: &Path) -> Result<Value, ConfigError> {

@@ -7,6 +7,7 @@ pub mod call;
 mod care;
 mod cluster;
 mod control;
+mod discovery;
 mod flight;
 mod instances;
 mod invoke;
@@ -39,6 +40,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
+pub use discovery::Discovery;
 pub use instances::RegistryError;
 #[cfg(feature = "server")]
 pub(crate) use invoke::{MAX_ANSWER, upstream_headers};
@@ -49,6 +51,7 @@ pub use queue::Wake;
 pub use settings::Settings;
 
 use call::{CallMachine, CallMeta};
+use discovery::Lookups;
 use mirroring::Mirrors;
 use ports::{Resolver, Store, Transport};
 use record::{Key, Version};
@@ -114,7 +117,14 @@ pub(crate) struct Inner {
     newcomers: OnceLock<Announce>,
     /// Who sends copies of calls.
     mirrors: OnceLock<Mirrors>,
+    /// Guarded: the names that are looked up.
+    lookups: Locked<Lookups>,
+    /// Who looks them up, and wants to know of others.
+    seeker: OnceLock<Wakes>,
 }
+
+/// Wakes a thread of a driver's.
+type Wakes = Box<dyn Fn() + Send + Sync>;
 
 /// Told of each member that is registered.
 type Announce = Box<dyn Fn(&Arc<Member>, Newcomer) + Send + Sync>;
@@ -147,7 +157,7 @@ impl Mesh {
     /// # Errors
     /// [`RegistryError::Invalid`] when the settings are not acceptable, [`RegistryError::Unavailable`] when the store cannot be read.
     pub fn assemble(parts: Parts) -> Result<Self, RegistryError> {
-        let Settings { defaults, services, upstreams, telemetry, max_services, max_instances_per_service } = parts.settings;
+        let Settings { defaults, services, upstreams, telemetry, discover, max_services, max_instances_per_service } = parts.settings;
         let layers = Layers::new(defaults, services);
         let mesh = Self {
             inner: Arc::new(Inner {
@@ -175,9 +185,12 @@ impl Mesh {
                 parked: Locked::default(),
                 newcomers: OnceLock::new(),
                 mirrors: OnceLock::new(),
+                lookups: Locked::default(),
+                seeker: OnceLock::new(),
             }),
         };
         mesh.restore()?;
+        mesh.discover(discover);
         mesh.warn_of_configuration();
         Ok(mesh)
     }

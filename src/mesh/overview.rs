@@ -19,7 +19,7 @@ use crate::policy::balance::Strategy;
 use crate::policy::breaker::Control;
 use crate::telemetry::histogram::Snapshot;
 use crate::telemetry::history::{Counts, Lately, Points, STEP};
-use crate::telemetry::report::{BreakerReport, LatencyReport, RefusedReport, percent};
+use crate::telemetry::report::{BreakerReport, LatencyReport, RefusedReport, RegistryGlance, percent};
 use crate::telemetry::verdict::{Facts, Heads, Level, Trouble, judge, slowest};
 
 /// All services.
@@ -50,6 +50,8 @@ pub struct Overview {
     pub events: u64,
     /// How many single calls have been kept so far: while it stays the same, there is nothing new in `GET /traces`.
     pub traces: u64,
+    /// Where registrations are kept.
+    pub registry: RegistryGlance,
     /// All services there are, those that are not shown included.
     pub services_total: usize,
     /// Those that are worst off first, then by name.
@@ -234,6 +236,7 @@ impl Mesh {
             refused: Limit::OF_THE_MESH.iter().map(|limit| (limit.setting(), inner.counters.refused.get(*limit))).collect(),
             events: inner.events.last(),
             traces: inner.onlookers.traces.number(),
+            registry: RegistryGlance::from(&self.standing()),
             services_total: services.len(),
             services,
         }

@@ -7,11 +7,11 @@ use std::time::Instant;
 use super::Mesh;
 use super::cluster::{Cluster, State};
 use super::member::Member;
+use super::ports;
 use super::seat::{Seat, Unavailable};
 use crate::model::AdminState;
 use crate::telemetry::exposition::Format;
-use crate::telemetry::picture::{InstanceNow, InstancePicture, MeshPicture, Picture, ServiceNow, ServicePicture, Standing};
-use crate::telemetry::report::RegistryReport;
+use crate::telemetry::picture::{InstanceNow, InstancePicture, MeshPicture, Picture, RegistryNow, ServiceNow, ServicePicture, Standing};
 use crate::telemetry::table;
 
 /// A service and its instances, each as it was.
@@ -33,8 +33,8 @@ impl Mesh {
             counters: &inner.counters,
             events: inner.events.count(),
             onlookers: inner.onlookers.report(),
-            registry: RegistryReport::from(&self.standing()),
             max_services: inner.registry.max_services(),
+            registry: RegistryNow::from(&self.standing()),
             services: taken
                 .iter()
                 // One without instances is about to get its first or has just lost its last.
@@ -50,6 +50,18 @@ impl Mesh {
                 })
                 .collect(),
         })
+    }
+}
+
+impl From<&ports::Standing> for RegistryNow {
+    fn from(standing: &ports::Standing) -> Self {
+        Self {
+            stale_seconds: standing.stale.as_ref().map(|(age, _)| age.as_secs_f64()),
+            withheld: standing.withheld,
+            resyncs: standing.resyncs,
+            refused: standing.refused,
+            damaged_files: standing.damaged_files,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Mesh, RegistryError};
+use super::{Discovery, Mesh, RegistryError};
 use crate::model::{Invalid, Limit, ServiceName};
 use crate::policy::{self, Policy, upstreams};
 use crate::telemetry::events::Kind;
@@ -22,6 +22,8 @@ pub struct Settings {
     pub upstreams: upstreams::Config,
     /// How single calls are looked at.
     pub telemetry: onlookers::Config,
+    /// Services that are found by a DNS name.
+    pub discover: Vec<Discovery>,
     /// How many services there may be.
     pub max_services: usize,
     /// How many instances a service may have.
@@ -35,6 +37,7 @@ impl Default for Settings {
             services: BTreeMap::new(),
             upstreams: upstreams::Config::default(),
             telemetry: onlookers::Config::default(),
+            discover: Vec::new(),
             max_services: 1000,
             max_instances_per_service: 1000,
         }
@@ -90,6 +93,7 @@ impl Mesh {
         })?;
         self.inner.upstreams.update(|current| *current = Arc::new(settings.upstreams));
         self.judge_again();
+        self.discover(settings.discover);
         self.inner.events.publish(Kind::Config, None, None, "configuration reloaded".to_owned());
         self.warn_of_configuration();
         Ok(())

@@ -21,7 +21,8 @@ use crate::policy::route::{Route, Side};
 use crate::telemetry::counters::ServiceCounters;
 use crate::telemetry::histogram::Snapshot;
 use crate::telemetry::report::{
-    self, BreakerHistory, BreakerReport, InstanceReport, LatencyReport, RefusedReport, RegistryReport, Report, RoutesReport, ServiceReport,
+    self, BreakerHistory, BreakerReport, DiscoveryReport, InstanceReport, LatencyReport, RefusedReport, RegistryGlance, RegistryReport,
+    Report, RoutesReport, ServiceReport,
 };
 
 /// A service, as `GET /services` shows it.
@@ -173,6 +174,11 @@ impl Mesh {
         let total = successes + failures;
         let mut report = Report {
             registry: RegistryReport::from(&self.standing()),
+            discovery: DiscoveryReport {
+                resolutions: inner.counters.resolutions.get(),
+                failures: inner.counters.failed_resolutions.get(),
+                failing: inner.lookups.with(|lookups| lookups.failing()),
+            },
             total_requests: total,
             successful_requests: successes,
             failed_requests: failures,
@@ -381,6 +387,15 @@ impl From<&Standing> for RegistryReport {
             refused: standing.refused,
             damaged_files: standing.damaged_files,
         }
+    }
+}
+
+impl From<&Standing> for RegistryGlance {
+    fn from(standing: &Standing) -> Self {
+        let (age, why) = standing.stale.clone().unzip();
+        // Stale for no time yet is stale all the same.
+        let stale_ms = age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX).max(1));
+        Self { backend: standing.backend, stale_ms, why }
     }
 }
 

@@ -1,5 +1,5 @@
 //! Everything that touches the outer world on behalf of the mesh: calls and checks by ureq, whom they trust, host names, the health
-//! checker's threads, copies of calls, spans, the access log, and
+//! checker's threads, names whose addresses are instances, copies of calls, spans, the access log, and
 //! where the registry is kept: a directory or etcd.
 //!
 //! [`Mesh::builder`] is here because it is what joins a mesh to this world.
@@ -8,6 +8,7 @@ mod access_log;
 #[cfg(feature = "tls")]
 pub(crate) mod certificates;
 mod connection;
+mod discovery;
 pub mod etcd;
 mod health_checker;
 mod mirror;
@@ -36,7 +37,7 @@ pub use upstream::Ureq;
 use trust::Trust;
 
 use crate::mesh::ports::{InMemory, Resolver, Store, Transport};
-use crate::mesh::{Mesh, Parts, RegistryError, Settings};
+use crate::mesh::{Discovery, Mesh, Parts, RegistryError, Settings};
 use crate::model::time::{Clock, Dice, SystemClock, SystemDice};
 use crate::model::{Invalid, ServiceName};
 use crate::policy::upstreams;
@@ -98,6 +99,12 @@ impl Builder {
         self
     }
 
+    /// Services whose instances are the addresses of a DNS name.
+    pub fn discover(mut self, discover: Vec<Discovery>) -> Self {
+        self.parts.settings.discover = discover;
+        self
+    }
+
     /// How many services, and how many instances of each, there may be.
     pub const fn limits(mut self, services: usize, instances_per_service: usize) -> Self {
         self.parts.settings.max_services = services;
@@ -135,7 +142,7 @@ impl Builder {
         self
     }
 
-    /// Whether health is checked by background threads (it is unless switched off). Without them, [`Mesh::check_now`] does it on demand, and the copies that routes
+    /// Whether health is checked and names are looked up by background threads (it is unless switched off). Without them, [`Mesh::check_now`] and [`Mesh::look_up`] do it on demand, and the copies that routes
     /// mirror are dropped.
     pub const fn background(mut self, background: bool) -> Self {
         self.background = background;
@@ -158,6 +165,9 @@ impl Builder {
         if self.background {
             health_checker::start(&mesh).map_err(BuildError::Thread)?;
             mirror::start(&mesh);
+            // Once before anybody can call.
+            mesh.look_up();
+            discovery::start(&mesh);
             if telemetry.access_log != LogFormat::Off {
                 access_log::start(&mesh, telemetry.access_log, telemetry.access_log_queue).map_err(BuildError::Thread)?;
             }

@@ -38,6 +38,10 @@ pub struct MeshCounters {
     pub unknown: Counter,
     /// Requests other than calls that were refused because a limit was full.
     pub refused: ByLimit,
+    /// Look-ups of names whose addresses are instances.
+    pub resolutions: Counter,
+    /// Those of them that found nothing, or something that cannot be registered.
+    pub failed_resolutions: Counter,
 }
 
 /// One service.

@@ -3,7 +3,6 @@
 use super::counters::{InstanceCounters, MeshCounters, ServiceCounters};
 use super::doors::DoorCounters;
 use super::onlookers::OnlookersReport;
-use super::report::RegistryReport;
 use crate::policy::breaker::{Control, Status};
 
 /// Everything a metric can be about. A part of the program that is not there leaves out its metrics.
@@ -26,12 +25,27 @@ pub struct MeshPicture<'p> {
     pub events: u64,
     /// What became of what was to be shown.
     pub onlookers: OnlookersReport,
-    /// Where registrations are kept.
-    pub registry: RegistryReport,
     /// How many services there may be.
     pub max_services: usize,
+    /// Where registrations are kept.
+    pub registry: RegistryNow,
     /// The services, sorted by name.
     pub services: Vec<ServicePicture<'p>>,
+}
+
+/// How it is with the place where registrations are kept.
+#[derive(Clone, Copy, PartialEq, Default, Debug)]
+pub struct RegistryNow {
+    /// For how long what is known may have been out of date; `None`: it is current.
+    pub stale_seconds: Option<f64>,
+    /// Instances that are kept although a shared registry does not name them any more.
+    pub withheld: usize,
+    /// How often everything was read anew.
+    pub resyncs: u64,
+    /// Changes that were refused because the registry did not answer.
+    pub refused: u64,
+    /// Files that were found damaged and set aside.
+    pub damaged_files: u64,
 }
 
 /// A service.

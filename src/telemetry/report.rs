@@ -28,6 +28,8 @@ pub struct Report {
     pub refused: BTreeMap<&'static str, u64>,
     /// Where registrations are kept, and how it is with that.
     pub registry: RegistryReport,
+    /// Names whose addresses are instances.
+    pub discovery: DiscoveryReport,
     pub onlookers: OnlookersReport,
     pub services: BTreeMap<String, ServiceReport>,
 }
@@ -50,6 +52,31 @@ pub struct RegistryReport {
     /// Changes that were refused because the registry did not answer.
     pub refused: u64,
     pub damaged_files: u64,
+}
+
+/// Where registrations are kept, at a glance.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // The names are the contract's.
+pub struct RegistryGlance {
+    pub backend: &'static str,
+    /// For how long what is known may have been out of date; left out while it is current.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// The look-ups of names whose addresses are instances.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct DiscoveryReport {
+    pub resolutions: u64,
+    /// Those that found nothing, or something that cannot be registered.
+    pub failures: u64,
+    /// Names for which that was so last time.
+    pub failing: usize,
 }
 
 /// A circuit breaker: exactly the documented keys.

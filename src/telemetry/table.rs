@@ -63,6 +63,7 @@ pub fn all() -> impl Iterator<Item = &'static Row> {
 /// What is called under a name that no service has.
 const UNKNOWN: &str = "service=\"_unknown\"";
 const BREAKER: [&str; 3] = ["closed", "open", "half_open"];
+const REGISTRY: [&str; 2] = ["current", "stale"];
 const CONTROL: [&str; 3] = [Control::Auto.as_str(), Control::ForcedOpen.as_str(), Control::Disabled.as_str()];
 
 #[rustfmt::skip]
@@ -133,10 +134,26 @@ const TABLE: &[Row] = &[
     counter("weft_health_checks_total", "Checks of instances, by what came of them: passed, answered with a status that does not pass, unreachable, timed_out.", Of::Service(|service, out| {
         service.counters.checks().for_each(|(result, count)| out.by("result", result, count));
     })),
-    gauge("weft_registry_stale_seconds", "How old what is known of a shared registry may be; 0 while it is current.", Of::Mesh(|mesh, out| out.is(mesh.registry.stale_seconds))),
-    gauge("weft_registry_withheld_instances", "Instances that are kept although a shared registry does not name them any more.", Of::Mesh(|mesh, out| out.is(mesh.registry.withheld))),
-    counter("weft_registry_resyncs_total", "How often everything was read anew from a shared registry.", Of::Mesh(|mesh, out| out.is(mesh.registry.resyncs))),
-    counter("weft_registry_refused_total", "Changes that were refused because the registry did not answer.", Of::Mesh(|mesh, out| out.is(mesh.registry.refused))),
+    gauge("weft_registry_state", "Whether what is known of a shared registry is current, or stale: then changes of others are not known.", Of::Mesh(|mesh, out| {
+        out.one_of(&REGISTRY, if mesh.registry.stale_seconds.is_some() { "stale" } else { "current" });
+    })),
+    gauge("weft_registry_stale_seconds", "For how long what is known of a shared registry may have been out of date; 0 is not at all.", Of::Mesh(|mesh, out| {
+        out.is(mesh.registry.stale_seconds.unwrap_or_default());
+    })),
+    gauge("weft_registry_withheld_instances", "Instances that are kept although a shared registry does not name them any more.", Of::Mesh(|mesh, out| {
+        out.is(mesh.registry.withheld);
+    })),
+    counter("weft_registry_resyncs_total", "How often a shared registry was read anew as a whole.", Of::Mesh(|mesh, out| out.is(mesh.registry.resyncs))),
+    counter("weft_registry_changes_refused_total", "Changes refused because the registry did not answer.", Of::Mesh(|mesh, out| out.is(mesh.registry.refused))),
+    counter("weft_registry_damaged_files_total", "Files of the state directory that were found damaged and set aside.", Of::Mesh(|mesh, out| {
+        out.is(mesh.registry.damaged_files);
+    })),
+    counter("weft_discovery_resolutions_total", "Look-ups of names whose addresses are instances.", Of::Mesh(|mesh, out| {
+        out.is(mesh.counters.resolutions.get());
+    })),
+    counter("weft_discovery_failures_total", "Look-ups that found nothing, or something that cannot be registered.", Of::Mesh(|mesh, out| {
+        out.is(mesh.counters.failed_resolutions.get());
+    })),
     counter("weft_events_total", "Changes of state, as in GET /events.", Of::Mesh(|mesh, out| out.is(mesh.events))),
 
     // --- instances ---

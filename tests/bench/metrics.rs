@@ -9,8 +9,7 @@ use weft::policy::breaker::{Control, Status};
 use weft::telemetry::counters::{InstanceCounters, MeshCounters, ServiceCounters};
 use weft::telemetry::exposition::Format;
 use weft::telemetry::onlookers::OnlookersReport;
-use weft::telemetry::picture::{InstanceNow, InstancePicture, MeshPicture, Picture, ServiceNow, ServicePicture, Standing};
-use weft::telemetry::report::RegistryReport;
+use weft::telemetry::picture::{InstanceNow, InstancePicture, MeshPicture, Picture, RegistryNow, ServiceNow, ServicePicture, Standing};
 use weft::telemetry::table;
 use weft::{Mesh, Registration};
 
@@ -56,7 +55,7 @@ fn main() {
         counters: &whole,
         events: 0,
         onlookers: OnlookersReport::default(),
-        registry: RegistryReport::default(),
+        registry: RegistryNow::default(),
         max_services: 1000,
         services: services.collect(),
     };

@@ -15,6 +15,7 @@ mod breaker;
 mod breaker_modes;
 mod budget;
 mod deadlines;
+mod discovery;
 mod ejection;
 mod glance;
 mod health;

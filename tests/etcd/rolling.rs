@@ -12,15 +12,19 @@ use crate::cluster::Cluster;
 use crate::support::upstream::Upstream;
 use crate::support::{client, eventually};
 
-struct Weft {
+pub(crate) struct Weft {
     child: Child,
-    at: SocketAddr,
+    pub(crate) at: SocketAddr,
 }
 
 impl Weft {
     fn start(cluster: &Cluster) -> Self {
+        Self::start_at(&cluster.endpoints())
+    }
+
+    pub(crate) fn start_at(etcd: &[String]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_weft"))
-            .args(["--listen", "127.0.0.1:0", "--log", "off", "--etcd", &cluster.endpoints().join(",")])
+            .args(["--listen", "127.0.0.1:0", "--log", "off", "--etcd", &etcd.join(",")])
             .stdout(Stdio::piped())
             .spawn()
             .expect("the program");

@@ -10,8 +10,7 @@ use weft::server::Config;
 use weft::telemetry::counters::{InstanceCounters, MeshCounters, ServiceCounters};
 use weft::telemetry::exposition::Format;
 use weft::telemetry::onlookers::OnlookersReport;
-use weft::telemetry::picture::{InstanceNow, InstancePicture, MeshPicture, Picture, ServiceNow, ServicePicture, Standing};
-use weft::telemetry::report::RegistryReport;
+use weft::telemetry::picture::{InstanceNow, InstancePicture, MeshPicture, Picture, RegistryNow, ServiceNow, ServicePicture, Standing};
 use weft::telemetry::table;
 
 use crate::house::House;
@@ -170,7 +169,7 @@ fn names_that_could_never_be_registered_would_do_no_harm() {
             counters: &mesh,
             events: 0,
             onlookers: OnlookersReport::default(),
-            registry: RegistryReport::default(),
+            registry: RegistryNow::default(),
             max_services: 1,
             services,
         },

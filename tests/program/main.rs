@@ -12,6 +12,7 @@ mod access_log;
 mod command_line;
 mod configuration;
 mod demo;
+mod discovery;
 mod look;
 mod observed;
 mod running;
