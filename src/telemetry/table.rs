@@ -180,7 +180,7 @@ const TABLE: &[Row] = &[
     counter("weft_traces_dropped_total", "Those of them that newer ones have displaced.", Of::Mesh(|mesh, out| out.is(mesh.onlookers.traces_dropped))),
     counter("weft_access_log_lines_total", "Lines of the access log that were written.", Of::Mesh(|mesh, out| out.is(mesh.onlookers.log_lines))),
     counter("weft_access_log_lines_dropped_total", "Lines of the access log that were lost, since too many waited.", Of::Mesh(|mesh, out| out.is(mesh.onlookers.log_lines_dropped))),
-    counter("weft_log_lines_dropped_total", "Lines of the program's own log that were lost, since nobody read them.", Of::Mesh(|mesh, out| out.is(mesh.onlookers.own_log_lines_dropped))),
+    counter("weft_log_lines_dropped_total", "Lines of the program's own log that were lost, since they were not read in time.", Of::Mesh(|mesh, out| out.is(mesh.onlookers.own_log_lines_dropped))),
     gauge("weft_taps_open", "Open taps (GET /tap).", Of::Mesh(|mesh, out| out.is(mesh.onlookers.open_taps))),
     counter("weft_tap_lines_total", "Calls that were shown to taps.", Of::Mesh(|mesh, out| out.is(mesh.onlookers.tap_lines))),
     counter("weft_tap_lines_dropped_total", "Calls that a tap was not shown, since too many waited for it.", Of::Mesh(|mesh, out| out.is(mesh.onlookers.tap_lines_dropped))),
