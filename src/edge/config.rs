@@ -71,7 +71,7 @@ settings! {
 settings! {
     /// Cross-origin requests.
     pub struct Cors {
-        /// Origins whose pages may use the API, such as "https://ops.example.com". What instances answer through /proxy is their business.
+        /// Origins whose pages may use the API, such as `https://ops.example.com`. What instances answer through /proxy is their business.
         allow_origins: Vec<String> = Vec::new();
     }
 }
