@@ -163,7 +163,6 @@ impl Worker {
     /// Sends a batch until it is taken or given up.
     fn export(&mut self, batch: &[Arc<Trace>]) {
         let (body, spans) = request(&self.config.service_name, batch);
-        let body = body.to_string();
         for retry in 0.. {
             let (wait, why) = match self.post(&body) {
                 Taken::All(rejected) => {
@@ -191,7 +190,7 @@ impl Worker {
         }
     }
 
-    fn post(&self, body: &str) -> Taken {
+    fn post(&self, body: &[u8]) -> Taken {
         let sent = self.agent.post(&self.url).content_type("application/json").send(body);
         let mut answer = match sent {
             Ok(answer) => answer,
