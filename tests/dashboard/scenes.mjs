@@ -397,6 +397,7 @@ export async function failures(mesh, browser) {
   const call = page.locator(".calls > li").first();
   await call.getByText("upstream status").waitFor();
   await call.getByText("/basket", { exact: true }).click();
+  await call.locator(".fall .row").nth(3).waitFor();
   same(await call.locator(".fall .row").count(), 4, "attempts");
   same(await call.locator(".fall .lane .failed").count() >= 4, true, "all of them failed");
   check((await call.locator(".fall .lane .wait").count()) >= 2, "with waits between");
