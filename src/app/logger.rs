@@ -15,6 +15,8 @@ use crate::telemetry::counters::Counter;
 
 /// Lines that may wait.
 const MOST: usize = 1_024;
+/// Bytes that are written at once.
+const AT_ONCE: usize = 16 * 1024;
 /// The longest the last lines may take at the end.
 const LONGEST_FLUSH: Duration = Duration::from_secs(1);
 
@@ -88,17 +90,25 @@ impl Write for Pieces {
 }
 
 fn write(lines: &Receiver<Line>, lost: &Counter) {
-    let mut told = 0;
-    for line in lines {
-        match line {
-            Line::Bytes(bytes) => {
-                // Whoever has closed it does not want to know.
-                let _ = io::stderr().write_all(&bytes);
+    let (mut told, mut together) = (0, Vec::new());
+    while let Ok(first) = lines.recv() {
+        let mut asked = None;
+        // What waits already is written at once.
+        for line in std::iter::once(first).chain(lines.try_iter()) {
+            match line {
+                Line::Bytes(bytes) => together.extend_from_slice(&bytes),
+                Line::Flush(done) => asked = Some(done),
             }
-            Line::Flush(done) => {
-                // Who asked may not wait any more.
-                let _ = done.try_send(());
+            if asked.is_some() || together.len() >= AT_ONCE {
+                break;
             }
+        }
+        // Whoever has closed it does not want to know.
+        let _ = io::stderr().write_all(&together);
+        together.clear();
+        if let Some(done) = asked {
+            // Who asked may not wait any more.
+            let _ = done.try_send(());
         }
         let all = lost.get();
         if all > told {

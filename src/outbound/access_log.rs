@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never};
 
 use crate::mesh::{Inner, Mesh};
 use crate::telemetry::access_log::line;
@@ -15,6 +15,9 @@ use crate::telemetry::trace::Trace;
 
 /// The target under which lines are logged.
 pub const TARGET: &str = "weft::access";
+
+/// How long lines gather before the next are written: a call that ends meanwhile need not wake the writer, which would cost it a system call.
+const MOMENT: Duration = Duration::from_millis(5);
 
 /// What waits to be written.
 enum Message {
@@ -50,19 +53,22 @@ impl Onlooker for Queue {
 }
 
 fn run(mesh: &Weak<Inner>, format: LogFormat, calls: &Receiver<Message>) {
-    for message in calls {
-        match message {
-            Message::Call(trace) => {
-                write(&line(format, &trace));
-                if let Some(inner) = mesh.upgrade() {
-                    inner.onlookers.counters.log_lines.add(1);
+    while let Ok(first) = calls.recv() {
+        for message in std::iter::once(first).chain(calls.try_iter()) {
+            match message {
+                Message::Call(trace) => {
+                    write(&line(format, &trace));
+                    if let Some(inner) = mesh.upgrade() {
+                        inner.onlookers.counters.log_lines.add(1);
+                    }
+                }
+                Message::Flush(done) => {
+                    // Who asked may not wait any more.
+                    let _ = done.try_send(());
                 }
             }
-            Message::Flush(done) => {
-                // Who asked may not wait any more.
-                let _ = done.try_send(());
-            }
         }
+        let _ = never::<()>().recv_timeout(MOMENT);
     }
 }
 

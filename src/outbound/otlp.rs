@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, never};
 use serde_json::Value;
 use ureq::Agent;
 use ureq::config::Config as Settings;
@@ -30,6 +30,8 @@ const RETRIES: u32 = 5;
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The most of an answer that is read.
 const MOST_ANSWER: u64 = 64 * 1024;
+/// How often it looks for more calls while a batch grows.
+const MOMENT: Duration = Duration::from_millis(5);
 /// How often a person is told of the same trouble.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
@@ -148,13 +150,21 @@ impl Worker {
         }
         let until = SystemClock.now() + self.config.delay_ms.duration();
         while spans < BATCH {
-            match self.calls.recv_deadline(until) {
+            match self.calls.try_recv() {
                 Ok(Message::Call(trace)) => {
                     spans += trace.spans();
                     batch.push(trace);
                 }
                 Ok(Message::Flush(done)) => return (batch, Some(done)),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+                Err(TryRecvError::Empty) => {
+                    let left = until.saturating_duration_since(SystemClock.now());
+                    if left.is_zero() {
+                        break;
+                    }
+                    // Not on the queue: a call that ends meanwhile would have to wake this thread, which costs a system call.
+                    let _ = never::<()>().recv_timeout(left.min(MOMENT));
+                }
+                Err(TryRecvError::Disconnected) => break,
             }
         }
         (batch, None)
