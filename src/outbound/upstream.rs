@@ -183,7 +183,7 @@ fn agent(dialer: Dialer, (scheme, host): (Scheme, &Host), times: Times, trust: &
 
 /// Answers every name with nothing in particular: where a connection goes is the dialer's business.
 #[derive(Debug)]
-struct Nowhere;
+pub(super) struct Nowhere;
 
 impl Resolver for Nowhere {
     fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {

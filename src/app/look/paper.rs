@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::telemetry::access_log::stamp;
+
 /// `text` with everything escaped that could speak to a terminal or turn the direction of writing.
 pub(super) fn harmless(text: &str) -> String {
     escaped(text, |out, c| {
@@ -141,19 +143,9 @@ pub(super) fn lasting(seconds: u64) -> String {
     }
 }
 
-/// Milliseconds since the Unix epoch as a date and time in UTC, after Howard Hinnant's `civil_from_days`.
+/// Milliseconds since the Unix epoch as a date and time in UTC, for people: with a blank between the two.
 pub(super) fn date(ms: u64) -> String {
-    let seconds = ms / 1000;
-    let days = seconds / 86_400 + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1000)
+    stamp(ms).replacen('T', " ", 1)
 }
 
 #[cfg(test)]

@@ -8,15 +8,13 @@ use std::time::Duration;
 
 use ureq::Agent;
 use ureq::config::Config;
-use ureq::http::Uri;
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver as UreqResolver};
-use ureq::unversioned::transport::NextTimeout;
 
 use crate::mesh::ports::Resolver;
 use crate::model::sync::Locked;
 use crate::model::{Failure, HealthTarget, Invalid, Scheme, authority};
 use crate::outbound::SystemResolver;
 use crate::outbound::connection::{Ask, BUFFER, Dialer};
+use crate::outbound::upstream::Nowhere;
 
 /// How long a connection may take to be made, a look-up of the name included.
 pub(super) const CONNECT: Duration = Duration::from_millis(500);
@@ -119,18 +117,6 @@ impl Ask for Place {
             let own = stream.try_clone().ok();
             cord.stream.with(|stream| *stream = own);
         }
-    }
-}
-
-/// The addresses are the dialer's business.
-#[derive(Debug)]
-struct Nowhere;
-
-impl UreqResolver for Nowhere {
-    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let mut addresses = self.empty();
-        addresses.push(SocketAddr::from(([0, 0, 0, 0], 0)));
-        Ok(addresses)
     }
 }
 
