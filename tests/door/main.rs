@@ -35,6 +35,7 @@ pub(crate) const EMBEDDED: bool = false;
 pub(crate) const SECURED: bool = false;
 
 mod attacks;
+mod bad;
 mod clients;
 mod fuzzed;
 mod limits;
