@@ -6,6 +6,7 @@ use weft::server::Config;
 
 use crate::callers::{Guarded, at, line};
 use crate::house::House;
+use crate::inputs::{BAD_ENDPOINTS, BAD_FIELDS, BAD_METHODS, BAD_NAMES, FOREIGN_HOSTS, FOREIGN_ORIGINS, bad_calls};
 use crate::support::client::{self, Client};
 use crate::support::upstream::Act;
 use crate::support::upstream::{Upstream, answer, ok};
@@ -21,29 +22,12 @@ fn an_endpoint_that_leads_elsewhere_is_refused_and_nobody_is_asked() {
     let other = elsewhere.port();
     let long = format!("/{}", "x".repeat(10_000));
     let urls = [format!("@127.0.0.1:{other}/x"), format!("//127.0.0.1:{other}/"), format!("http://127.0.0.1:{other}/")];
-    let paths = [
-        "/../x",
-        "/%2e%2e/x",
-        "/x/%2E./y",
-        "/a\\b",
-        "/a%5cb",
-        "/a%0d%0aX:y",
-        "/a\r\nX: y",
-        "/a\0b",
-        "/a%00b",
-        "/\u{e9}",
-        "/a b",
-        "/a#b",
-        "/%zz",
-        "",
-        "x",
-        &long,
-    ];
-    for endpoint in urls.iter().map(String::as_str).chain(paths) {
+    let more = [long.as_str()];
+    for endpoint in urls.iter().map(String::as_str).chain(BAD_ENDPOINTS.iter().copied()).chain(more) {
         let refused = house.invoke(&json!({"serviceName": "s", "endpoint": endpoint})).with_status(400);
         assert_eq!(refused.json()["field"], "endpoint", "{endpoint:?}");
     }
-    for method in ["GET\r\nX: y", "TRACE", "CONNECT", "PRI", "", &"G".repeat(1000)] {
+    for method in BAD_METHODS.iter().copied().chain([&*"G".repeat(1000)]) {
         let refused = house.invoke(&json!({"serviceName": "s", "endpoint": "/", "method": method})).with_status(400);
         assert_eq!(refused.json()["field"], "method", "{method:?}");
     }
@@ -61,8 +45,8 @@ fn no_header_field_is_smuggled_in_or_out() {
     });
     let house = House::new();
     house.register("s", "i", &upstream);
-    for (name, value) in [("x\r\ny", "z"), ("x", "y\r\nz: a"), ("x", "y\nz"), ("x", "y\0"), ("x y", "z"), ("", "z"), ("x:", "z")] {
-        let refused = house.invoke(&json!({"serviceName": "s", "endpoint": "/", "headers": {name: value}})).with_status(400);
+    for (name, value) in BAD_FIELDS {
+        let refused = house.invoke(&json!({"serviceName": "s", "endpoint": "/", "headers": {*name: value}})).with_status(400);
         assert_eq!(refused.json()["field"], "headers", "{name:?}: {value:?}");
     }
     assert_eq!(upstream.requests(), 0);
@@ -84,8 +68,7 @@ fn strange_names_do_not_get_into_logs_metrics_or_series() {
     let ask = |method: &str, target: &str, body: &Value| {
         client::ask(weft.at(), method, target, &[], body.to_string().as_bytes()).expect("answered")
     };
-    let names = ["x\"} 1\nup 0", "\u{1b}[31mred", "\n{\"level\":\"info\"}", "a\0b", "a b", "-a", "", "x/y", "..", "%31"];
-    for name in names {
+    for name in BAD_NAMES {
         ask("POST", "/invoke", &json!({"serviceName": name, "endpoint": "/"})).with_status(400);
         ask("POST", "/register", &json!({"name": name, "id": "i", "host": "127.0.0.1", "port": 9})).with_status(400);
         ask("POST", "/register", &json!({"name": "s", "id": name, "host": "127.0.0.1", "port": 9})).with_status(400);
@@ -113,8 +96,8 @@ fn pages_of_other_origins_and_rebound_names_get_nothing() {
     let registration = at("s", "j", 9).to_string();
     let call = json!({"serviceName": "s", "endpoint": "/"}).to_string();
     let local = ("host", "localhost");
-    for origin in ["http://evil.test", "null", "http://localhost.evil.test"] {
-        let headers = [local, ("origin", origin), ("content-type", "text/plain")];
+    for origin in FOREIGN_ORIGINS {
+        let headers = [local, ("origin", *origin), ("content-type", "text/plain")];
         for (target, body) in [("/register", &registration), ("/invoke", &call), ("/proxy/s/", &call)] {
             let refused = house.ask("POST", target, &headers, body.as_bytes()).with_status(403);
             assert_eq!(
@@ -123,14 +106,14 @@ fn pages_of_other_origins_and_rebound_names_get_nothing() {
                 "{origin} {target}"
             );
         }
-        let preflight = [local, ("origin", origin), ("access-control-request-method", "POST")];
+        let preflight = [local, ("origin", *origin), ("access-control-request-method", "POST")];
         assert_eq!(house.ask("OPTIONS", "/register", &preflight, b"").with_status(405).header("access-control-allow-origin"), None);
     }
-    for host in ["evil.test", "evil.test:80", "localhost.evil.test", "127.0.0.1.evil.test", "169.254.169.254"] {
+    for host in FOREIGN_HOSTS {
         for target in
             ["/services", "/metrics", "/events", "/config", "/services/s", "/services/s/explain", "/services/s/policy", "/proxy/s/"]
         {
-            house.ask("GET", target, &[("host", host)], b"").with_status(403);
+            house.ask("GET", target, &[("host", *host)], b"").with_status(403);
         }
         house.ask("GET", "/health", &[("host", host)], b"").with_status(200);
         house.ask("POST", "/invoke", &[("host", host)], call.as_bytes()).with_status(403);
@@ -203,29 +186,7 @@ fn no_token_comes_out_again() {
 #[test]
 fn json_that_is_too_deep_too_large_or_not_quite_json_is_refused() {
     let house = House::new();
-    let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
-    let with_body = |body: &str| format!(r#"{{"serviceName":"s","endpoint":"/","method":"POST","body":{body}}}"#);
-    let mut bodies: Vec<Vec<u8>> = [129, 1_000, 100_000].iter().map(|n| with_body(&deep(*n)).into_bytes()).collect();
-    for text in [
-        "",
-        "null",
-        "[]",
-        "[\"s\",\"/\"]",
-        "\"x\"",
-        "{",
-        "{}x",
-        "{\"serviceName\":\"s\",\"serviceName\":\"t\",\"endpoint\":\"/\"}",
-        "\u{feff}{\"serviceName\":\"s\",\"endpoint\":\"/\"}",
-        "{\"serviceName\":\"\\ud800\",\"endpoint\":\"/\"}",
-        "{\"serviceName\":\"s\\u0000\",\"endpoint\":\"/\"}",
-        "{\"serviceName\":\"s\",\"endpoint\":\"/\",\"timeoutMs\":NaN}",
-        "{\"serviceName\":\"s\",\"endpoint\":\"/\",\"timeoutMs\":1e999}",
-        "{\"serviceName\":\"s\",\"endpoint\":\"/\",\"timeoutMs\":-1}",
-    ] {
-        bodies.push(text.as_bytes().to_vec());
-    }
-    bodies.push(b"{\"serviceName\":\"\xff\",\"endpoint\":\"/\"}".to_vec());
-    for body in &bodies {
+    for body in &bad_calls() {
         let refused = house.ask("POST", "/invoke", &[], body).with_status(400);
         assert_eq!(refused.reason(), "bad_request", "{}", String::from_utf8_lossy(&body[..body.len().min(80)]));
     }

@@ -32,6 +32,7 @@ mod allow;
 mod callers;
 mod fuzzed;
 mod hygiene;
+mod inputs;
 mod limits;
 mod token_file;
 mod tokens;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use weft::mesh::Settings;
 use weft::mesh::ports::Resolver;
 use weft::model::Host;
@@ -16,6 +16,7 @@ use weft::{Builder, Mesh};
 
 use crate::callers::{Guarded, at, line};
 use crate::house::{House, call};
+use crate::inputs::{DENIED_HOSTS, MALFORMED_HOSTS, bad_ports};
 use crate::support::eventually;
 use crate::support::upstream::Act;
 use crate::support::upstream::{Upstream, answer, ok};
@@ -86,42 +87,12 @@ fn no_spelling_of_a_forbidden_address_can_be_registered_and_nothing_is_sent_ther
         "half.test",
         "mapped.test",
         "metadata.google.internal",
-        "169.254.169.254",
-        "[fe80::1]",
-        "::ffff:169.254.169.254",
-        "0.0.0.0",
-        "[::]",
-        "224.0.0.1",
-        "ff02::1",
-        "255.255.255.255",
-        "100.100.100.200",
-        "fd00:ec2::254",
     ];
-    for host in refused {
+    for host in refused.iter().chain(DENIED_HOSTS) {
         assert_eq!(register(&house, "s", host, port).with_status(403).reason(), "upstream_not_allowed", "{host}");
     }
     let long = "a.".repeat(150);
-    let malformed = [
-        "2130706498",
-        "0x7f.0.0.66",
-        "0177.0.0.66",
-        "127.66",
-        "127.0.66",
-        "0x7f000042",
-        "a@127.0.0.66",
-        "127.0.0.66/",
-        "127.0.0.66:80",
-        "a b",
-        "a\r\nx",
-        "a?b",
-        "a#b",
-        "",
-        "%31",
-        "127.0.0.66.",
-        "caf\u{e9}.test",
-        &long,
-    ];
-    for host in malformed {
+    for host in MALFORMED_HOSTS.iter().copied().chain([long.as_str()]) {
         assert_eq!(register(&house, "s", host, port).with_status(400).json()["field"], "host", "{host:?}");
     }
     for url in [format!("http://127.0.0.66:{port}/"), format!("http://rebound.test:{port}/"), format!("http://[::ffff:127.0.0.66]:{port}/")]
@@ -129,7 +100,7 @@ fn no_spelling_of_a_forbidden_address_can_be_registered_and_nothing_is_sent_ther
         let registration = json!({"name": "s", "id": "i", "host": "127.0.0.1", "port": allowed.port(), "healthCheckUrl": url});
         assert_eq!(house.post("/register", &registration).with_status(403).reason(), "upstream_not_allowed", "{url}");
     }
-    for port in [json!(0), json!(-1), json!(65_536), json!(99_999), json!("80"), json!(80.5), Value::Null] {
+    for port in bad_ports() {
         let registration = json!({"name": "s", "id": "i", "host": "127.0.0.1", "port": port});
         house.post("/register", &registration).with_status(400);
     }
