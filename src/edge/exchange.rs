@@ -217,7 +217,9 @@ impl Loop {
                 return self.begin_proxy(key, client, exchange, proxied);
             }
             (_, Framing::Length(length)) if length > most as u64 => return self.too_large(client, exchange),
-            (_, Framing::Length(length)) if !self.shared.has_room_for(usize::try_from(length).unwrap_or(usize::MAX)) => {
+            (_, Framing::Length(length))
+                if length > SMALL as u64 && !self.shared.has_room_for(usize::try_from(length).unwrap_or(usize::MAX)) =>
+            {
                 return self.out_of_buffers(client, exchange);
             }
             _ => {}

@@ -119,6 +119,27 @@ fn bodies_beyond_what_may_be_in_memory_are_refused() {
 }
 
 #[test]
+fn small_requests_are_served_however_full_the_memory_is() {
+    let house = house(Config { max_buffered_bytes: 1 << 20, ..Config::default() });
+    let upstream = Upstream::named("hello");
+    let half = request("POST", "/invoke", &[("content-length", "524288")], &[b' '; 524_287]);
+    let halves: Vec<Wire> = (1..=2)
+        .map(|n| {
+            let mut wire = Wire::to(house.at);
+            assert!(wire.send(&half));
+            eventually("it is in memory", || (counted(&house, "bufferedBytes") >= n * 524_287).then_some(()));
+            wire
+        })
+        .collect();
+    house.register("s", "i", &upstream);
+    assert_eq!(house.call("s", "/").with_status(200).text(), "hello");
+    assert_eq!(house.ask("PUT", "/proxy/s/", &[], &[b'x'; 16 * 1024]).with_status(200).text(), "hello");
+    says_full(&house.ask("PUT", "/proxy/s/", &[], &[b'x'; 16 * 1024 + 1]), "maxBufferedBytes");
+    drop(halves);
+    nothing_is_left(&house);
+}
+
+#[test]
 fn answers_beyond_what_may_be_in_memory_are_refused_and_the_instance_is_not_blamed() {
     let most = 10 << 20;
     let house =
