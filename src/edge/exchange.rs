@@ -188,6 +188,9 @@ impl Loop {
             paths::Goal::Invoke => Goal::Invoke,
             paths::Goal::Proxy(proxied) => Goal::Proxy(proxied),
         };
+        // Whoever asks for a tunnel may have begun to use it: what comes next need not be a request, whatever the answer.
+        let is_connect = request.method() == "CONNECT";
+        client.closes |= is_connect;
         let is_here = match client.door.side {
             Side::Both => true,
             Side::Calls => goal != Goal::Api,
@@ -207,8 +210,7 @@ impl Loop {
         let request = &exchange.request;
         let most = self.most_gathered(goal);
         match (goal, request.framing()) {
-            _ if request.method() == "CONNECT" => {
-                client.closes = true;
+            _ if is_connect => {
                 return self.refuse(client, exchange, ApiError::WrongMethod(vec!["GET", "POST", "PUT", "DELETE"]));
             }
             // It streams, and need not be here before the call begins.

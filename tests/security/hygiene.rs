@@ -204,4 +204,11 @@ fn a_request_without_leave_hides_no_other() {
         .expect("sent");
     client.receive(false).expect("answered").with_status(401);
     assert!(client.is_at_end(), "what is left of a body that was not read is no request");
+    for line in ["CONNECT localhost:80", "CONNECT s.mesh:80"] {
+        let mut client = Client::connect(mesh.house.at).expect("a connection");
+        let host = line.split(' ').next_back().expect("a host");
+        client.send(format!("{line} HTTP/1.1\r\nhost: {host}\r\n\r\n{hidden}").as_bytes()).expect("sent");
+        client.receive(false).expect("answered").with_status(401);
+        assert!(client.is_at_end(), "what goes through a tunnel that is not there is no request");
+    }
 }
