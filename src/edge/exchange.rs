@@ -307,7 +307,9 @@ impl Loop {
                 }
             };
             let data = client.input.rest().get(piece.data.clone()).unwrap_or_default();
-            if exchange.gathered.len() + data.len() > most {
+            // A chunk says beforehand how long it will be.
+            let announced = usize::try_from(exchange.incoming.announced()).unwrap_or(usize::MAX);
+            if (exchange.gathered.len() + data.len()).saturating_add(announced) > most {
                 return self.too_large(client, exchange);
             }
             if exchange.gathered.len() > SMALL && !self.shared.has_room_for(data.len()) {

@@ -230,8 +230,10 @@ fn what_is_refused_is_counted_by_why() {
         (request("GET", "/", &[("x", &"x".repeat(17_000))], b""), 431),
         (large, 413),
         (large_in_chunks, 413),
+        // Its length is enough.
+        (request("POST", "/register", &[("transfer-encoding", "chunked")], b"65\r\n"), 413),
     ] {
         assert_eq!(ask(bytes), status);
     }
-    assert_eq!((counted(&house, "malformed"), counted(&house, "headsTooLarge"), counted(&house, "bodiesTooLarge")), (3, 2, 2));
+    assert_eq!((counted(&house, "malformed"), counted(&house, "headsTooLarge"), counted(&house, "bodiesTooLarge")), (3, 2, 3));
 }

@@ -89,6 +89,14 @@ impl Body {
         matches!(self.state, State::Done | State::UntilClose)
     }
 
+    /// So many bytes of data are bound to come: the rest of the body, or of the chunk that has begun.
+    pub fn announced(&self) -> u64 {
+        match self.state {
+            State::Length(left) | State::Data(left) => left,
+            _ => 0,
+        }
+    }
+
     /// Takes what belongs to the body from the beginning of `input`, up to the end of the next data or of the body.
     ///
     /// # Errors
@@ -223,6 +231,15 @@ mod tests {
         }
         assert_eq!(read(Framing::None, b"GET", 1), Ok((vec![], 0, true)));
         assert_eq!(read(Framing::Length(9), b"hello", 2), Ok((b"hello".to_vec(), 5, false)));
+    }
+
+    #[test]
+    fn what_is_bound_to_come_is_known_before_it_comes() {
+        let mut body = Body::new(Framing::Chunked);
+        for (input, announced) in [(&b"1"[..], 0), (b"0\r", 0), (b"\n", 16), (b"hello", 11), (b" world, now", 0), (b"\r\n0\r\n", 0)] {
+            assert_eq!((body.take(input).map(|piece| piece.taken), body.announced()), (Ok(input.len()), announced), "{input:?}");
+        }
+        assert_eq!(Body::new(Framing::Length(5)).announced(), 5);
     }
 
     #[test]
