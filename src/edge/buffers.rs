@@ -93,10 +93,11 @@ impl Buffer {
         bytes
     }
 
-    /// Sends what there is. `Blocked` when the other side does not take it all.
-    pub(super) fn send(&mut self, socket: &Socket) -> Moved {
+    /// Sends what there is, which is the `last` if the connection is finished with next. `Blocked` when the other side does not take it all.
+    pub(super) fn send(&mut self, socket: &Socket, last: bool) -> Moved {
         while !self.is_empty() {
-            match socket.write(self.rest()) {
+            let moved = if last { socket.write_last(self.rest()) } else { socket.write(self.rest()) };
+            match moved {
                 Moved::Bytes(sent) => self.consume(sent),
                 other => return other,
             }

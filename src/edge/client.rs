@@ -103,11 +103,12 @@ impl Client {
         !self.output.is_empty() || self.secured.as_ref().is_some_and(Secured::owes)
     }
 
-    /// Sends what can be sent.
+    /// Sends what can be sent. Where the connection closes after that, whoever calls this also finishes it.
     pub(super) fn send(&mut self) {
+        let last = self.closes && matches!(self.stage, Stage::Idle | Stage::Head);
         let moved = match &mut self.secured {
             Some(secured) => secured.send_out(&self.socket, &mut self.output),
-            None => self.output.send(&self.socket),
+            None => self.output.send(&self.socket, last),
         };
         match moved {
             Moved::Bytes(_) => {}

@@ -70,7 +70,7 @@ impl Loop {
         let fate = catch_unwind(AssertUnwindSafe(|| what(self, key, &mut client))).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
             log::error!("answering a request panicked: {}", shown(&text.unwrap_or_else(|| "a panic".to_owned())));
-            self.after_panic(&mut client)
+            self.after_panic(key, &mut client)
         });
         match fate {
             Fate::Stays => {
@@ -82,12 +82,12 @@ impl Loop {
     }
 
     /// Answers for a request whose handling went wrong, if nothing has been answered yet.
-    fn after_panic(&self, client: &mut Client) -> Fate {
+    fn after_panic(&mut self, key: Key, client: &mut Client) -> Fate {
         if !client.output.is_empty() {
             return Fate::Goes;
         }
         self.refuse_at_once(client, ApiError::Internal(String::new()));
-        self.flush(client);
+        self.again.push(key);
         Fate::Stays
     }
 

@@ -80,6 +80,15 @@ impl Socket {
         rustix::net::send(&self.0, bytes, SendFlags::NOSIGNAL).into()
     }
 
+    /// Writes what is to be finished with at once, so that both may travel together.
+    pub(super) fn write_last(&self, bytes: &[u8]) -> Moved {
+        #[cfg(target_os = "linux")]
+        let flags = SendFlags::NOSIGNAL | SendFlags::MORE;
+        #[cfg(not(target_os = "linux"))]
+        let flags = SendFlags::NOSIGNAL;
+        rustix::net::send(&self.0, bytes, flags).into()
+    }
+
     /// Says that nothing more will be written; what has been still arrives.
     pub(super) fn finish(&self) {
         // A connection that is broken is finished as well.
