@@ -1,5 +1,6 @@
 //! The answer to an attempt: its head, which the machine judges, and its body, which is collected or passed on as it comes.
 
+use super::buffers::{ALWAYS, gather};
 use super::calls::{Calling, Form, Heard, REPLAYED};
 use super::client::Client;
 use super::exchange::Exchange;
@@ -16,8 +17,6 @@ use crate::model::{ConnectFailure, Failure};
 
 /// Answers before the answer that are passed on; more are thrown away.
 const MAX_INTERIM: u8 = 16;
-/// Answers up to here are collected whatever else is in memory.
-const LARGE: usize = 64 * 1024;
 /// How often a stream is read before others have a turn.
 const TURN: usize = 16;
 
@@ -162,10 +161,10 @@ impl Loop {
                 return Ok(Some(true));
             }
             let more = collected.len() + data.len();
-            if more > LARGE && !self.shared.has_room_for(more.saturating_sub(client.charged)) {
+            if more > ALWAYS && !self.shared.has_room_for(more.saturating_sub(client.charged)) {
                 return Ok(None);
             }
-            collected.extend_from_slice(data);
+            gather(&mut collected, data, line.body.left());
             line.input.consume(piece.taken);
             if line.body.is_done() {
                 calling.collected = collected;

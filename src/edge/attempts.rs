@@ -65,6 +65,7 @@ impl Loop {
         if let Some(mut borrowed) = self.lines.lend(line) {
             self.write_request(key, client, exchange, calling, &mut borrowed);
             borrowed.flush();
+            calling.on_its_way = borrowed.output.len();
             self.lines.give_back(line, borrowed);
         }
         Ok(())

@@ -6,12 +6,26 @@ use super::socket::{Moved, Socket};
 const ROOM: usize = 4 * 1024;
 /// A buffer that has grown beyond this is not kept.
 const KEPT: usize = 64 * 1024;
+/// Bodies up to here are taken in, answers up to here collected, and unread answers up to here written, however much others hold in memory.
+pub(super) const ALWAYS: usize = 64 * 1024;
 /// How many unused buffers are kept.
 const SPARE: usize = 128;
 
 /// How much to read at once when so much has come already: heads are short, and what is long may be very long.
 pub(super) const fn room(so_far: usize) -> usize {
     if so_far < ROOM { ROOM } else { KEPT }
+}
+
+/// Adds to what is taken in whole, of which so many bytes more are still to come, if that is known: there is never room for more than that.
+pub(super) fn gather(all: &mut Vec<u8>, more: &[u8], left: Option<u64>) {
+    let length = all.len() + more.len();
+    if length > all.capacity()
+        && let Some(left) = left
+    {
+        let end = length.saturating_add(usize::try_from(left).unwrap_or(usize::MAX));
+        all.reserve_exact(length.max(end.min(2 * all.capacity())) - all.len());
+    }
+    all.extend_from_slice(more);
 }
 
 /// Unused buffers of one loop.
@@ -117,6 +131,16 @@ impl Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_gathered_takes_no_more_room_than_it_is_bound_to_need() {
+        let (mut all, piece) = (Vec::new(), [b'x'; 1000]);
+        for n in 1..=10 {
+            gather(&mut all, &piece, Some(1000 * (10 - n)));
+            assert!(all.len() == 1000 * n as usize && all.capacity() < 2 * all.len(), "{} of {}", all.len(), all.capacity());
+        }
+        assert_eq!(all.capacity(), 10_000);
+    }
 
     #[test]
     fn what_is_used_goes_and_an_empty_buffer_holds_nothing() {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::attempts::Underway;
+use super::buffers::ALWAYS;
 use super::client::Client;
 use super::exchange::{Exchange, Flow, Task};
 use super::forward::{self};
@@ -31,6 +32,8 @@ pub(super) struct Calling {
     pub(super) attempt: Option<Underway>,
     /// The answer, where it is collected and came in more than one piece.
     pub(super) collected: Vec<u8>,
+    /// Bytes of the request that the instance has not taken yet.
+    pub(super) on_its_way: usize,
     /// The head of the answer has been passed on.
     pub(super) delivering: bool,
     pub(super) interim: u8,
@@ -71,6 +74,12 @@ impl Loop {
             Ok(call) => call,
             Err(error) => return self.turn_away(client, exchange, error),
         };
+        // What has been read out of it is enough; and it is to be sent.
+        exchange.forget_large();
+        let body = body_of(&call);
+        if body > ALWAYS && !self.shared.has_room_for((2 * body).saturating_sub(client.charged)) {
+            return self.out_of_buffers(client, exchange);
+        }
         let meta = CallMeta::of(&call, exchange.id.clone());
         match self.shared.mesh.start(meta, self.wake(key), exchange.began) {
             Ok(machine) => {
@@ -172,6 +181,8 @@ impl Loop {
         };
         match self.converse(client, exchange, &mut calling, &mut line) {
             Heard::Nothing => {
+                calling.on_its_way = line.output.len();
+                line.input.release(&mut self.spare);
                 self.lines.give_back(line_key, line);
                 exchange.task = Task::Call(calling);
                 Flow::Wait
@@ -356,6 +367,10 @@ pub(super) fn read_call(client: &Client, exchange: &mut Exchange) -> Result<Call
     Ok(call?)
 }
 
+fn body_of(call: &Call) -> usize {
+    call.body.as_ref().map_or(0, |body| body.len())
+}
+
 impl Form {
     /// The request of a call, for those who look at single calls.
     pub(super) fn asked<'a>(&'a self, exchange: &'a Exchange, client: &Client) -> Asked<'a> {
@@ -386,16 +401,24 @@ pub(super) fn proxied_asked<'a>(proxied: paths::Proxied, exchange: &'a Exchange,
 
 impl Calling {
     fn new(machine: CallMachine, form: Form) -> Self {
-        Self { machine, form, attempt: None, collected: Vec::new(), delivering: false, interim: 0, body_is_gone: false }
+        Self { machine, form, attempt: None, collected: Vec::new(), on_its_way: 0, delivering: false, interim: 0, body_is_gone: false }
     }
 
-    /// Bytes of the answer held in memory.
+    /// Bytes of request and answer held in memory.
     fn holds(&self) -> usize {
-        self.collected.len()
+        let body = if let Form::Invoke(call) = &self.form { body_of(call) } else { 0 };
+        body + self.on_its_way + self.collected.len()
     }
 }
 
 impl Exchange {
+    /// Lets go of a body that has been large.
+    pub(super) fn forget_large(&mut self) {
+        if self.gathered.capacity() > ALWAYS {
+            self.gathered = Vec::new();
+        }
+    }
+
     /// Bytes held in memory for it.
     pub(super) fn holds(&self) -> usize {
         let collected = if let Task::Call(calling) = &self.task { calling.holds() } else { 0 };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::buffers::{ALWAYS, gather};
 use super::calls::Calling;
 use super::client::{Client, Stage};
 use super::config::InvokeOn;
@@ -220,7 +221,7 @@ impl Loop {
             }
             (_, Framing::Length(length)) if length > most as u64 => return self.too_large(client, exchange),
             (_, Framing::Length(length))
-                if length > SMALL as u64 && !self.shared.has_room_for(usize::try_from(length).unwrap_or(usize::MAX)) =>
+                if length > ALWAYS as u64 && !self.shared.has_room_for(usize::try_from(length).unwrap_or(usize::MAX)) =>
             {
                 return self.out_of_buffers(client, exchange);
             }
@@ -276,9 +277,7 @@ impl Loop {
         // What is left of a body cannot be told from a request.
         client.closes |= !exchange.incoming.is_done();
         exchange.task = Task::None;
-        if exchange.gathered.capacity() > super::calls::REPLAYED {
-            exchange.gathered = Vec::new();
-        }
+        exchange.forget_large();
         if self.exchanges.len() < SPARE_EXCHANGES {
             self.exchanges.push(exchange);
         }
@@ -309,13 +308,14 @@ impl Loop {
             let data = client.input.rest().get(piece.data.clone()).unwrap_or_default();
             // A chunk says beforehand how long it will be.
             let announced = usize::try_from(exchange.incoming.announced()).unwrap_or(usize::MAX);
-            if (exchange.gathered.len() + data.len()).saturating_add(announced) > most {
+            let all = exchange.gathered.len() + data.len();
+            if all.saturating_add(announced) > most {
                 return self.too_large(client, exchange);
             }
-            if exchange.gathered.len() > SMALL && !self.shared.has_room_for(data.len()) {
+            if all > ALWAYS && !self.shared.has_room_for(all.saturating_sub(client.charged)) {
                 return self.out_of_buffers(client, exchange);
             }
-            exchange.gathered.extend_from_slice(data);
+            gather(&mut exchange.gathered, data, exchange.incoming.left());
             client.input.consume(piece.taken);
         }
         client.until = Tick::NEVER;
@@ -372,7 +372,7 @@ impl Loop {
         self.refuse(client, exchange, ApiError::TooLarge(most))
     }
 
-    fn out_of_buffers(&mut self, client: &mut Client, exchange: &mut Exchange) -> Flow {
+    pub(super) fn out_of_buffers(&mut self, client: &mut Client, exchange: &mut Exchange) -> Flow {
         self.counters().refused_buffers.add(1);
         client.closes = true;
         self.refuse(client, exchange, ApiError::Full(Limit::Buffers))
@@ -405,5 +405,3 @@ impl Loop {
 
 /// Unused exchanges that are kept.
 const SPARE_EXCHANGES: usize = 256;
-/// Bodies up to here are taken in whatever else is in memory.
-const SMALL: usize = 16 * 1024;

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 
+use super::buffers::ALWAYS;
 use super::calls::read_call;
 use super::client::Client;
 use super::desk::Arrival;
@@ -247,7 +248,7 @@ impl Loop {
                     return Relayed::All;
                 }
                 // When memory is short, the client's pace is the pace.
-                if client.output.len() > LARGE {
+                if client.output.len() > ALWAYS {
                     self.flush(client);
                     if !client.output.is_empty() && !self.shared.has_room_for(client.output.len()) {
                         return Relayed::Some;
@@ -374,6 +375,3 @@ enum Relayed {
     Some,
     Broken,
 }
-
-/// An answer is sent on when so much of it has come.
-const LARGE: usize = 64 * 1024;

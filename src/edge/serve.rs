@@ -7,6 +7,7 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
+use super::buffers::ALWAYS;
 use super::client::{Client, Stage};
 use super::exchange::Flow;
 use super::gate::Arrival;
@@ -25,8 +26,6 @@ pub(super) enum Fate {
     Goes,
 }
 
-/// An answer or more that a client has not taken: it gets no further one.
-const BACKLOG: usize = 64 * 1024;
 /// Requests of one client answered before others have a turn.
 const TURN: usize = 64;
 /// Handshakes up to here go on whatever else is in memory; hardly any is longer.
@@ -96,7 +95,7 @@ impl Loop {
             if client.readiness.broken {
                 return Fate::Goes;
             }
-            if client.input.is_empty() || client.output.len() > BACKLOG || client.stage == Stage::Busy {
+            if client.input.is_empty() || client.output.len() > ALWAYS || client.stage == Stage::Busy {
                 self.flush(client);
             }
             match client.stage {
@@ -119,7 +118,7 @@ impl Loop {
                         continue;
                     }
                     // Who does not take answers gets no more of them.
-                    if client.output.len() > BACKLOG {
+                    if client.output.len() > ALWAYS {
                         return Fate::Stays;
                     }
                     if self.begin(key, client) {

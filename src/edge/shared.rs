@@ -71,7 +71,7 @@ impl Shared {
         }
     }
 
-    /// Whether so many bytes more may be held in memory.
+    /// Whether so many bytes more may be held in memory. What is small is held in any case ([`ALWAYS`](super::buffers::ALWAYS)).
     pub(super) fn has_room_for(&self, bytes: usize) -> bool {
         self.counters.buffered.load(Ordering::Relaxed).saturating_add(bytes) <= self.config.max_buffered_bytes
     }

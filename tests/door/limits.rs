@@ -133,8 +133,9 @@ fn small_requests_are_served_however_full_the_memory_is() {
         .collect();
     house.register("s", "i", &upstream);
     assert_eq!(house.call("s", "/").with_status(200).text(), "hello");
-    assert_eq!(house.ask("PUT", "/proxy/s/", &[], &[b'x'; 16 * 1024]).with_status(200).text(), "hello");
-    says_full(&house.ask("PUT", "/proxy/s/", &[], &[b'x'; 16 * 1024 + 1]), "maxBufferedBytes");
+    let padded = |length: usize| [call("s", "/"), vec![b' '; length - call("s", "/").len()]].concat();
+    assert_eq!(house.ask("POST", "/invoke", &[], &padded(64 * 1024)).with_status(200).text(), "hello");
+    says_full(&house.ask("POST", "/invoke", &[], &padded(64 * 1024 + 1)), "maxBufferedBytes");
     drop(halves);
     nothing_is_left(&house);
 }
@@ -161,6 +162,28 @@ fn answers_beyond_what_may_be_in_memory_are_refused_and_the_instance_is_not_blam
     nothing_is_left(&house);
     assert_eq!(house.call("s", "/quick").with_status(200).text(), "quick");
     house.call("s", "/").with_status(200);
+}
+
+#[test]
+fn a_body_that_its_instance_does_not_take_is_held_once_and_counted() {
+    let most = 8 << 20;
+    let house = House::of(Mesh::builder(), Config { max_buffered_bytes: most, ..Config::default() });
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    house.register_at("s", "i", listener.local_addr().expect("an address").port());
+    let body = json!({"serviceName": "s", "endpoint": "/", "method": "POST", "body": "x".repeat(1_000_000)}).to_string();
+    let mut under_way: Vec<Wire> = Vec::new();
+    // As it came, it is no longer there; as it is sent, it may be: twice.
+    while counted(&house, "refusedBuffers") == 0 {
+        let mut wire = Wire::to(house.at);
+        assert!(wire.send(request("POST", "/invoke", &[], body.as_bytes())));
+        under_way.push(wire);
+        let before = counted(&house, "requests");
+        eventually("it is under way or refused", || (counted(&house, "requests") > before + 3).then_some(()));
+        assert!(counted(&house, "bufferedBytes") <= most as u64);
+    }
+    assert!((4..=9).contains(&under_way.len()), "{}", under_way.len());
+    drop(under_way);
+    nothing_is_left(&house);
 }
 
 #[test]

@@ -97,6 +97,15 @@ impl Body {
         }
     }
 
+    /// So many bytes of data will come, if that is known.
+    pub fn left(&self) -> Option<u64> {
+        match self.state {
+            State::Done => Some(0),
+            State::Length(left) => Some(left),
+            _ => None,
+        }
+    }
+
     /// Takes what belongs to the body from the beginning of `input`, up to the end of the next data or of the body.
     ///
     /// # Errors
@@ -239,7 +248,9 @@ mod tests {
         for (input, announced) in [(&b"1"[..], 0), (b"0\r", 0), (b"\n", 16), (b"hello", 11), (b" world, now", 0), (b"\r\n0\r\n", 0)] {
             assert_eq!((body.take(input).map(|piece| piece.taken), body.announced()), (Ok(input.len()), announced), "{input:?}");
         }
-        assert_eq!(Body::new(Framing::Length(5)).announced(), 5);
+        let body = Body::new(Framing::Length(5));
+        assert_eq!((body.announced(), body.left()), (5, Some(5)));
+        assert_eq!((Body::new(Framing::Chunked).left(), Body::new(Framing::None).left()), (None, Some(0)));
     }
 
     #[test]
