@@ -92,7 +92,7 @@ def patterns(names: set[str], members: dict[str, str]) -> set[str]:
         if name.startswith(("_ZN", "_R")):
             for hashed, instead in HASHED:
                 name = hashed.sub(instead, name)
-            made.add(f"*(.text.{name} .text.unlikely.{name})")
+            made.add(f"*(.text*.{name})")  # .text.unlikely too
         elif name in members:
             made.add(f"*{members[name]}(.text .text.*)")
     return made
@@ -108,7 +108,7 @@ def main() -> None:
     start, calls = (patterns(executed(binary, calls), members) for calls in (False, True))
     Path(script).write_text(
         "/* What runs at the start and at rest, then what calls run besides, each in one place: pages of program text are mapped by\n"
-        f"   the sixteen, and else nearly all would be. Written by scripts/build-static --learn; a name that is gone does no harm. */\n"
+        "   the sixteen, and else nearly all would be. Written by scripts/build-static --learn; a name that is gone does no harm. */\n"
         f"SECTIONS\n{{\n  .text.start :\n  {{\n{group(start)}  }}\n  .text.calls :\n  {{\n{group(calls - start)}  }}\n}}\nINSERT BEFORE .text;\n")
     print(f"{len(start)} places at the start, {len(calls - start)} more for calls")
 
