@@ -6,7 +6,7 @@ use weft::server::InvokeOn;
 
 use crate::callers::{Guarded, at, line};
 use crate::support::client::Answer;
-use crate::support::upstream::{Upstream, ok};
+use crate::support::upstream::{Act, Upstream, answer, ok};
 
 const ALL: &str = "read,register,invoke,admin";
 
@@ -103,10 +103,11 @@ fn a_connection_is_as_trusted_as_each_request_on_it() {
 #[test]
 fn a_token_is_for_services_that_begin_as_it_says_and_shows_no_others() {
     for invoke_on in [InvokeOn::Edge, InvokeOn::Workers] {
-        let upstream = Upstream::named("hello");
+        let upstream = Upstream::start(|asked| if asked.target == "/fail" { Act::Say(answer(501, &[], "")) } else { ok("hello") });
         let mesh = Guarded::on(&[line("pay", ALL, json!({"servicePrefix": "pay-"})), line("root", ALL, json!({}))], invoke_on);
         for service in ["pay-cards", "users"] {
             mesh.ask("root", "POST", "/register", &at(service, "i", upstream.port())).with_status(200);
+            mesh.get("root", &format!("/proxy/{service}/fail")).with_status(501);
         }
         let invoke = |service: &str| json!({"serviceName": service, "endpoint": "/"});
         let forbidden = |method: &str, target: &str, body: Value| {
@@ -117,8 +118,14 @@ fn a_token_is_for_services_that_begin_as_it_says_and_shows_no_others() {
         forbidden("POST", "/register", at("users", "j", 9));
         forbidden("POST", "/deregister", json!({"name": "users", "id": "i"}));
         forbidden("POST", "/invoke", invoke("users"));
-        for target in ["/proxy/users/", "/services/users", "/services/users?index=1&wait=30s", "/services/users/policy", "/services/nobody"]
-        {
+        for target in [
+            "/proxy/users/",
+            "/services/users",
+            "/services/users?index=1&wait=30s",
+            "/services/users/policy",
+            "/overview/users",
+            "/services/nobody",
+        ] {
             forbidden("GET", target, Value::Null);
         }
         forbidden("DELETE", "/services/users/i", Value::Null);
@@ -126,10 +133,11 @@ fn a_token_is_for_services_that_begin_as_it_says_and_shows_no_others() {
         // What concerns all services is not for a token of some.
         forbidden("GET", "/config", Value::Null);
         mesh.get("root", "/config").with_status(200);
-        for target in ["/services", "/metrics", "/events"] {
+        let all_there_is = ["/services", "/metrics", "/metrics/prometheus", "/events", "/overview", "/overview?q=user", "/traces"];
+        for target in all_there_is {
             let (some, all) = (mesh.get("pay", target).with_status(200).text(), mesh.get("root", target).with_status(200).text());
-            assert!(some.contains("pay-cards") && !some.contains("users"), "{target}: {some}");
-            assert!(all.contains("pay-cards") && all.contains("users"), "{target}: {all}");
+            assert!(!some.contains("users") && (some.contains("pay-cards") || target.contains('?')), "{target}: {some}");
+            assert!(all.contains("users") && (all.contains("pay-cards") || target.contains('?')), "{target}: {all}");
         }
     }
 }
