@@ -128,7 +128,7 @@ fn pages_of_other_origins_and_rebound_names_get_nothing() {
     }
     for host in ["evil.test", "evil.test:80", "localhost.evil.test", "127.0.0.1.evil.test", "169.254.169.254"] {
         for target in
-            ["/services", "/metrics", "/events", "/config", "/services/s", "/services/s/explain", "/services/s/policy", "/proxy/s/"]
+            ["/services", "/metrics", "/events", "/config", "/services/s", "/services/s/explain", "/services/s/policy", "/tap", "/proxy/s/"]
         {
             house.ask("GET", target, &[("host", host)], b"").with_status(403);
         }
