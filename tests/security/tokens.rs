@@ -135,6 +135,9 @@ fn a_token_is_for_services_that_begin_as_it_says_and_shows_no_others() {
         }
         forbidden("DELETE", "/services/users/i", Value::Null);
         forbidden("PUT", "/services/users/policy", json!({}));
+        let copies_to = |service: &str| json!({"routes": [{"name": "r"}, {"name": "s", "mirror": {"service": service}}]});
+        forbidden("PUT", "/services/pay-cards/policy", copies_to("users"));
+        mesh.ask("pay", "PUT", "/services/pay-cards/policy", &copies_to("pay-books")).with_status(200);
         // What concerns all services is not for a token of some.
         forbidden("GET", "/config", Value::Null);
         mesh.get("root", "/config").with_status(200);
