@@ -33,4 +33,5 @@ pub use name::{InstanceId, ServiceName};
 pub use secret::Secret;
 #[cfg(weft_measure_locks)]
 pub use sync::measure::listen as listen_to_locks;
-pub use text::{closest, shown};
+pub(crate) use text::on_one_line;
+pub use text::{closest, is_unseen, shown};
