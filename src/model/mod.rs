@@ -21,7 +21,6 @@ pub use call::{Call, Caller, Method, Reply, RequestId};
 pub use endpoint::Endpoint;
 pub use error::{CallError, Cause, ConnectFailure, Failure, Invalid, Limit, Reason};
 pub use fallback::StaticAnswer;
-#[cfg(feature = "server")]
 pub(crate) use headers::is_secret;
 pub use headers::{DAPR_API_TOKEN, Fields, Headers, TRACE_CONTEXT};
 #[cfg(feature = "server")]
