@@ -46,6 +46,8 @@ fn every_row_of_the_table_asks_for_its_scope_and_nothing_is_open_but_health() {
             let answer = ask(scope);
             if scope == route.scope.word() {
                 assert!(!matches!(answer.status, 401 | 403), "{} {path}: {}", route.method, answer.text());
+                let kept = answer.header("cache-control").unwrap_or("as anybody likes");
+                assert!(scope == "invoke" || ["no-store", "private, no-cache"].contains(&kept), "{} {path}: {kept}", route.method);
             } else {
                 is_challenged(&answer, 403, "forbidden", &format!("scope=\"{}\"", route.scope.word()));
             }
