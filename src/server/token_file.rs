@@ -68,11 +68,14 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
         fs::rename(&beside, path)
     });
     if let Err(error) = written {
-        // One that is there already is somebody's who is writing just now.
-        if error.kind() != io::ErrorKind::AlreadyExists {
-            // Whatever is left of it is worth nothing.
-            let _ = fs::remove_file(&beside);
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            let beside = shown(&Path::new(&beside).display().to_string());
+            return Err(io::Error::other(format!(
+                "{beside} is there: somebody is writing it just now, or was interrupted; then remove it"
+            )));
         }
+        // Whatever is left of it is worth nothing.
+        let _ = fs::remove_file(&beside);
         return Err(error);
     }
     File::open(folder)?.sync_all()
