@@ -140,12 +140,19 @@ impl Api {
             Handler::DaprReady => Ok(self.readiness(204)),
             Handler::Invoke => Ok(self.invoke(request)),
         };
-        result.unwrap_or_else(|error| {
+        let answer = result.unwrap_or_else(|error| {
             if let Some(limit) = error.limit() {
                 self.mesh.inner.counters.refused.add(limit);
             }
             error.into()
-        })
+        });
+        match route.scope {
+            // The same for everybody, and what an instance says.
+            Scope::Open | Scope::Invoke => answer,
+            _ if answer.headers.contains("cache-control") => answer,
+            // What one may see, another may not.
+            _ => answer.with("cache-control", "no-store"),
+        }
     }
 
     fn is_ready(&self) -> bool {

@@ -116,7 +116,7 @@ impl Api {
         let tag = format!("\"{:016x}\"", hash(&answer.body));
         let answer = if request.has(&tag) { Answer::empty(304) } else { answer };
         let time = self.mesh.inner.clock.wall_ms().to_string();
-        answer.with("etag", tag).with("cache-control", "no-cache").with("x-mesh-time", time)
+        answer.with("etag", tag).with("cache-control", "private, no-cache").with("x-mesh-time", time)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Settings of single services, changed while the mesh runs.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::Api;
 use crate::contract::answer::{Answer, ApiError, done};
@@ -31,7 +32,9 @@ impl Api {
 
     pub(super) fn patch_policy(&self, service: &str, request: &Request) -> Result<Answer, ApiError> {
         let name = named(service)?;
-        self.mesh.patch_policy(&name, &envelope::policy(&request.body)?)?;
+        let patch = envelope::policy(&request.body)?;
+        copied_to(&patch).try_for_each(|service| request.may_touch(service))?;
+        self.mesh.patch_policy(&name, &patch)?;
         let policy = self.mesh.policy(&name);
         let warnings = policy.warnings();
         if warnings.is_empty() {
@@ -51,6 +54,12 @@ impl Api {
         self.mesh.order_breaker(&name, order).map_err(|_| ApiError::NoSuchService(service.to_owned()))?;
         Ok(done())
     }
+}
+
+/// The services that calls are copied to by what is put: whoever puts it has to do with them as well.
+fn copied_to(patch: &Value) -> impl Iterator<Item = &str> {
+    let routes = patch.get("routes").and_then(Value::as_array).into_iter().flatten();
+    routes.filter_map(|route| route.get("mirror")?.get("service")?.as_str())
 }
 
 fn named(service: &str) -> Result<ServiceName, ApiError> {

@@ -1,10 +1,13 @@
-//! `weft state`: what a state directory keeps, for a person or as JSON, and the way from one store to another.
+//! `weft state`: what a state directory keeps, for a person or as JSON, and the way from one store to another. A person is not shown the
+//! secrets that checks and routes send; whoever moves what is kept moves them as well.
 
 use std::io::{self, Read};
 use std::path::Path;
 
 use super::Fatal;
+use super::look::harmless_json;
 use crate::config::{Config, StateCommand};
+use crate::contract::redact::redacted;
 use crate::mesh::ports::{Refused, Store, StoreError};
 use crate::mesh::record::{Document, Version};
 use crate::model::{Weight, authority};
@@ -23,7 +26,7 @@ pub(super) fn run(what: StateCommand, path: &Path, config: &Config) -> Result<()
         StateCommand::Show => show(&look(path, config)?),
         StateCommand::Export => {
             let documents = look(path, config)?;
-            say!("{}", export(&documents));
+            say!("{}", harmless_json(&export(&documents)));
             Ok(())
         }
         StateCommand::Import => {
@@ -83,7 +86,7 @@ fn look(path: &Path, config: &Config) -> Result<Vec<Document>, Fatal> {
 fn show(documents: &[Document]) -> Result<(), Fatal> {
     for document in documents {
         match document {
-            Document::Policy(service, patch) => say!("{service}  policy {patch}"),
+            Document::Policy(service, patch) => say!("{service}  policy {}", harmless_json(&redacted(patch.clone()).to_string())),
             Document::Instance(record) => {
                 let registration = &record.registration;
                 let place = authority(&registration.host, registration.port);

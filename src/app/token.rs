@@ -28,12 +28,13 @@ pub(super) fn run(new: &NewToken, config: &Config) -> Result<(), Fatal> {
         say!("{}", entry.line());
         return Ok(());
     }
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{path}: {error}"));
     let text = match token_file::text(Path::new(path)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        text => text?,
+        text => text.map_err(named)?,
     };
     let text = with(&text, entry).map_err(|fault| Fatal::Config(ConfigError { source: path.to_owned(), fault }))?;
-    token_file::write(Path::new(path), &text)?;
+    token_file::write(Path::new(path), &text).map_err(named)?;
     say!("{token}");
     Ok(())
 }
@@ -47,9 +48,15 @@ fn with(text: &str, entry: Entry) -> Result<String, Invalid> {
         match known.filter(|known| known.name == entry.name) {
             Some(mut known) => {
                 is_there = true;
-                let same = entry.scopes.is_empty() || entry.scopes == known.scopes;
-                if !same {
-                    return Err(Invalid::new("scopes", "are others than this name has; leave --scope out, or use another name"));
+                // Two tokens of a name are for the same; one that was meant to be for less would be for more.
+                for (is_other, key, flag) in [
+                    (!entry.scopes.is_empty() && entry.scopes != known.scopes, "scopes", "--scope"),
+                    (entry.service_prefix.is_some() && entry.service_prefix != known.service_prefix, "servicePrefix", "--service-prefix"),
+                    (entry.max_instances.is_some() && entry.max_instances != known.max_instances, "maxInstances", "--max-instances"),
+                ] {
+                    if is_other {
+                        return Err(Invalid::new(key, format!("is not what this name has; leave {flag} out, or use another name")));
+                    }
                 }
                 known.digests.extend(&entry.digests);
                 lines.push(known.checked()?.line());
@@ -97,6 +104,11 @@ mod tests {
         assert_eq!(Entry::parse(second.lines().last().unwrap_or_default()).expect("valid").digests.len(), 2);
         assert_eq!(with(&second, entry("c", Vec::new())).expect_err("a third").field, "sha256");
         assert_eq!(with(&first, entry("b", vec![Scope::Admin])).expect_err("other scopes").field, "scopes");
+        let for_some = |prefix: &str| Entry { service_prefix: Some(prefix.to_owned()), ..entry("b", Vec::new()) };
+        assert_eq!(with(&first, for_some("pay-")).expect_err("not for all").field, "servicePrefix");
+        assert_eq!(with(&first, Entry { max_instances: Some(1), ..entry("b", Vec::new()) }).expect_err("no limit").field, "maxInstances");
+        let some = with("", Entry { scopes: vec![Scope::Read], ..for_some("pay-") }).expect("added");
+        assert!(with(&some, for_some("pay-")).is_ok() && with(&some, entry("b", Vec::new())).is_ok());
         assert_eq!(with("", entry("b", Vec::new())).expect_err("no scopes").field, "scopes");
     }
 

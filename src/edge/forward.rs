@@ -216,8 +216,8 @@ pub(super) fn write_answer_head(out: &mut Vec<u8>, answer: &ResponseHead, delive
     }
     if proxied {
         write_list(out, &answer.head, "via", |out| out.extend_from_slice(VIA));
-        if delivered.beside_api && is_html(answer) {
-            // A page would share an origin with the API.
+        if delivered.beside_api && may_be_a_page(answer) {
+            // It would share an origin with the API.
             write_field(out, "content-security-policy", b"sandbox");
         }
     }
@@ -261,9 +261,18 @@ fn is_ours_to_say(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"x-request-id") || is_of_mesh(name)
 }
 
-fn is_html(answer: &ResponseHead) -> bool {
-    answer.head.first("content-type").is_some_and(|kind| kind.get(..9).is_some_and(|begin| begin.eq_ignore_ascii_case("text/html")))
+/// Whether a browser may make a page of it. Not only of HTML: pictures and documents in XML run scripts as well, of what does not say what it
+/// is a browser guesses that, and of several it takes the last. What says that it is JSON, and nothing else, is none.
+fn may_be_a_page(answer: &ResponseHead) -> bool {
+    let mut kinds = answer.head.all("content-type");
+    let is_json = |kind: &[u8]| {
+        let (name, rest) = kind.split_at_checked(JSON.len()).unwrap_or((kind, b""));
+        name.eq_ignore_ascii_case(JSON) && matches!(rest.first(), None | Some(b';' | b' ')) && !rest.contains(&b',')
+    };
+    !matches!((kinds.next(), kinds.next()), (Some(kind), None) if is_json(kind))
 }
+
+const JSON: &[u8] = b"application/json";
 
 /// Writes an answer before the answer.
 pub(super) fn write_interim(out: &mut Vec<u8>, answer: &ResponseHead) {

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -126,6 +127,9 @@ fn open_one(address: &Address) -> io::Result<(Listener, Address)> {
         Address::Tcp(wanted) => Listener::tcp(*wanted).map(|(listener, address)| (listener, Address::Tcp(address))),
         Address::Unix(path) => {
             let listener = match Listener::unix(path) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && !is_socket(path) => {
+                    return Err(io::Error::other("a file is there that is no socket"));
+                }
                 // A socket where nobody listens was left behind by a process that has ended.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
                     std::fs::remove_file(path)?;
@@ -138,6 +142,11 @@ fn open_one(address: &Address) -> io::Result<(Listener, Address)> {
     }
 }
 
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|about| about.file_type().is_socket())
+}
+
+/// Whether nobody listens at a socket. Other files refuse connections as well.
 fn is_abandoned(path: &Path) -> bool {
     UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }

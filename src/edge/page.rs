@@ -26,9 +26,10 @@ impl Loop {
             return Some(self.say(client, exchange, &answer));
         }
         // A name of our own in the host, or a field of its own, cannot be forged by a page.
-        // What comes in at a door that it shares with calls, the API judges itself.
+        // What comes in at a door that it shares with calls, the API judges itself; but it never hears of taps.
+        let is_judged_here = || door.side == Side::Api || paths::tapped(request.method(), request.target()).is_some();
         let of_api = goal == Goal::Api
-            && door.side == Side::Api
+            && is_judged_here()
             && !Need::of(request.method(), request.target().split('?').next().unwrap_or_default()).is_open();
         let may_be_a_pages = of_api || matches!(goal, Goal::Invoke | Goal::Proxy(paths::Proxied::Path(..)));
         let judged = if !may_be_a_pages {

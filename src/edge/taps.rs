@@ -2,7 +2,7 @@
 //! thread.
 
 use super::client::Client;
-use super::exchange::{Exchange, Flow, Task};
+use super::exchange::{Exchange, Flow, Goal, Task};
 use super::reactor::Loop;
 use super::slots::Key;
 use super::socket::Moved;
@@ -44,8 +44,11 @@ impl Loop {
 
     /// Shows what there is to show, as fast as it is read.
     pub(super) fn advance_tap(&mut self, _: Key, client: &mut Client, exchange: &mut Exchange, mut tap: Tap) -> Flow {
+        // What may be seen is decided when it is opened; who may see something else by now, or nothing, has to open another.
+        let granted = exchange.grant.clone();
+        let is_still_welcome = self.identify(client, exchange, Goal::Api).is_ok() && exchange.grant == granted;
         self.flush(client);
-        if client.output.is_empty() && !tap.is_over() {
+        if client.output.is_empty() && !tap.is_over() && is_still_welcome {
             let chunked = !exchange.request.is_1_0();
             for trace in tap.collect() {
                 let mut line = serde_json::to_vec(&TapLine::of(&trace)).unwrap_or_default();
@@ -58,7 +61,7 @@ impl Loop {
             }
             self.flush(client);
         }
-        if tap.is_over() || self.hurried {
+        if tap.is_over() || self.hurried || !is_still_welcome {
             if !exchange.request.is_1_0() {
                 client.output.push(b"0\r\n\r\n", &mut self.spare);
             }

@@ -1,7 +1,7 @@
 //! Long polls: questions that wait here, where that costs no thread, until there is something new to say.
 
 use super::client::Client;
-use super::exchange::{Exchange, Flow, Task};
+use super::exchange::{Exchange, Flow, Goal, Task};
 use super::reactor::Loop;
 use super::shared::Watcher;
 use super::slots::Key;
@@ -45,6 +45,10 @@ impl Loop {
         }
         mesh.unwatch(&watch.service, &wake);
         client.until = Tick::NEVER;
+        // Meanwhile its token may have been taken away.
+        if let Err(why) = self.identify(client, exchange, Goal::Api) {
+            return self.turn_away(client, exchange, why);
+        }
         self.hand_over(key, client, exchange, None)
     }
 

@@ -159,11 +159,12 @@ impl Mesh {
                 None => Ok(self.delete(&Key::Policy(service.clone())).map(|()| Version::default())?),
             };
             let mut tried = Layers::clone(&registry.layers());
-            tried.set(service, patch.clone().map(|patch| Put { patch, version: seen }));
+            tried.set(service, patch.clone().map(|patch| Put { patch, version: seen, in_part: false }));
             tried.policy(service)?;
             match if patch == before && self.has_version(seen) { Ok(seen) } else { keep(patch.as_ref(), seen) } {
                 Ok(version) => {
-                    let made = registry.change_layers(|layers| layers.set(service, patch.map(|patch| Put { patch, version })));
+                    let made =
+                        registry.change_layers(|layers| layers.set(service, patch.map(|patch| Put { patch, version, in_part: false })));
                     // The configuration was reloaded meanwhile, and the two do not go together: as if it had not been tried.
                     return made.map_err(|fault| keep(before.as_ref(), version).err().map_or(RegistryError::Invalid(fault), unavailable));
                 }
@@ -183,7 +184,7 @@ impl Mesh {
         let (mut policies, mut instances) = (Vec::new(), 0_usize);
         for (document, version) in kept {
             match document {
-                Document::Policy(service, patch) => policies.push((service, Put { patch, version })),
+                Document::Policy(service, patch) => policies.push((service, Put { patch, version, in_part: false })),
                 Document::Instance(record) => {
                     let service = &record.registration.service;
                     let place = *places.entry(service.clone()).or_insert_with(|| {
@@ -229,9 +230,10 @@ impl Mesh {
             return;
         }
         for (service, put) in policies {
-            if let Err(fault) = registry.change_layers(|layers| layers.set(&service, Some(put))) {
-                let detail = format!("the policy that was put is not in force, it does not go with the configuration: {fault}");
-                self.inner.events.publish(Kind::Policy, Some(&service), None, detail);
+            if let Some(fault) = registry.put_kept(&service, &put) {
+                let detail =
+                    format!("the policy that was put is not in force but for its rules, it does not go with the configuration: {fault}");
+                self.inner.events.publish(Kind::Warning, Some(&service), None, detail);
             }
         }
     }

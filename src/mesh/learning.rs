@@ -37,13 +37,15 @@ impl Mesh {
         match document {
             Document::Instance(record) => self.learn_instance(&record, version),
             Document::Policy(service, patch) => {
-                let put = Put { patch, version };
-                let made = self.inner.registry.change_layers(|layers| layers.set(&service, Some(put)));
-                let detail = match made {
-                    Ok(()) => "policy was changed at another mesh".to_owned(),
-                    Err(fault) => format!("a policy from another mesh is not in force, it does not go with the configuration: {fault}"),
+                let put = Put { patch, version, in_part: false };
+                let (kind, detail) = match self.inner.registry.put_kept(&service, &put) {
+                    None => (Kind::Policy, "policy was changed at another mesh".to_owned()),
+                    Some(fault) => {
+                        let why = "is not in force but for its rules, it does not go with the configuration";
+                        (Kind::Warning, format!("a policy from another mesh {why}: {fault}"))
+                    }
                 };
-                self.inner.events.publish(Kind::Policy, Some(&service), None, detail);
+                self.inner.events.publish(kind, Some(&service), None, detail);
             }
         }
         true

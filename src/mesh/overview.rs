@@ -54,7 +54,9 @@ pub struct Overview {
     pub registry: RegistryGlance,
     /// All services there are, those that are not shown included.
     pub services_total: usize,
-    /// Those that are worst off first, then by name.
+    /// Those that are worst off first, then by name. Not written with the rest: which of them somebody may see, and how many at once, is up to
+    /// whoever shows them.
+    #[serde(skip)]
     pub services: Vec<ServiceOverview>,
 }
 

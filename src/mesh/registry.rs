@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::cluster::Cluster;
 use super::record::Version;
@@ -46,6 +46,8 @@ pub(super) struct Put {
     pub(super) patch: Value,
     /// Of what the store keeps.
     pub(super) version: Version,
+    /// It came from the store, and did not go with the configuration: as long as that is so, what it says about callers is in force, and no more.
+    pub(super) in_part: bool,
 }
 
 impl Layers {
@@ -64,9 +66,18 @@ impl Layers {
 
     /// What is in force for `service`.
     pub(super) fn policy(&self, service: &ServiceName) -> Result<Policy, Invalid> {
+        let put = self.put.get(service);
+        let whole = self.with(service, put.map(|put| &put.patch));
+        let Some(put) = put.filter(|put| put.in_part && whole.is_err()) else { return whole };
+        // Whoever was kept out stays out: where the rules are what is wrong, everybody is.
+        let rules = put.patch.get("allow").map_or_else(|| json!({}), |rules| json!({ "allow": rules }));
+        self.with(service, Some(&rules)).or_else(|_| self.with(service, Some(&json!({"allow": [{"action": "deny"}]}))))
+    }
+
+    /// The configuration of `service` with this on top.
+    fn with(&self, service: &ServiceName, put: Option<&Value>) -> Result<Policy, Invalid> {
         let mut json = Value::Object(serde_json::Map::new());
-        for layer in [Some(&self.defaults), self.configured.get(service), self.put.get(service).map(|put| &put.patch)].into_iter().flatten()
-        {
+        for layer in [Some(&self.defaults), self.configured.get(service), put].into_iter().flatten() {
             match layer {
                 Value::Null => {}
                 Value::Object(_) => policy::merge(&mut json, layer),
@@ -160,6 +171,15 @@ impl Registry {
     /// The settings, layer by layer.
     pub(super) fn layers(&self) -> Arc<Layers> {
         self.layers.read(Arc::clone)
+    }
+
+    /// Puts on top for one service what a store keeps, as far as it goes with the configuration. Answers what is wrong with it.
+    pub(super) fn put_kept(&self, service: &ServiceName, put: &Put) -> Option<Invalid> {
+        let set = |in_part| self.change_layers(|layers| layers.set(service, Some(Put { in_part, ..put.clone() })));
+        let fault = set(false).err()?;
+        // Nothing is wrong with a part that is the configuration and rules about callers.
+        let _ = set(true);
+        Some(fault)
     }
 
     /// Changes the settings, checks them as a whole, and applies them to every service. Two changes at once both take effect.

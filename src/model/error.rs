@@ -5,8 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::text::on_one_line;
-use super::{InstanceId, Method, RequestId, ServiceName, StaticAnswer};
+use super::{InstanceId, Method, RequestId, ServiceName, StaticAnswer, on_one_line};
 
 /// A value that is not what its field allows. `field` is as the user wrote it, `why` completes the sentence.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -247,9 +247,9 @@ pub(crate) fn is_only_ours(name: &[u8]) -> bool {
     OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
 }
 
-/// Whether a field carries what only its sender and its reader may know.
+/// Whether a field carries what only its sender and its reader may know. Rather one too many.
 pub(crate) fn is_secret(name: &[u8]) -> bool {
-    const PARTS: [&[u8]; 7] = [b"authorization", b"cookie", b"token", b"secret", b"password", b"api-key", b"apikey"];
+    const PARTS: [&[u8]; 9] = [b"auth", b"cookie", b"token", b"secret", b"password", b"credential", b"key", b"session", b"signature"];
     PARTS.iter().any(|part| name.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part)))
 }
 

@@ -21,7 +21,6 @@ pub use call::{Call, Caller, Method, Reply, RequestId};
 pub use endpoint::Endpoint;
 pub use error::{CallError, Cause, ConnectFailure, Failure, Invalid, Limit, Reason};
 pub use fallback::StaticAnswer;
-#[cfg(feature = "server")]
 pub(crate) use headers::is_secret;
 pub use headers::{DAPR_API_TOKEN, Fields, Headers, TRACE_CONTEXT};
 #[cfg(feature = "server")]
@@ -33,4 +32,5 @@ pub use name::{InstanceId, ServiceName};
 pub use secret::Secret;
 #[cfg(weft_measure_locks)]
 pub use sync::measure::listen as listen_to_locks;
-pub use text::{closest, shown};
+pub(crate) use text::on_one_line;
+pub use text::{closest, is_unseen, shown};

@@ -6,6 +6,11 @@ use std::fmt::Write;
 /// How much of a stranger's text an error message or a log line repeats.
 const SHOWN: usize = 64;
 
+/// Whether a character can speak to a terminal, hides, or turns the direction of writing.
+pub fn is_unseen(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
 /// `text` in quotes, control characters escaped and cut after 64 characters, safe in a log line or an error message.
 pub fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(SHOWN) + 2);
@@ -16,7 +21,7 @@ pub fn shown(text: &str) -> String {
                 out.push('\\');
                 out.push(c);
             }
-            c if c.is_control() || ('\u{200b}'..='\u{202e}').contains(&c) => {
+            c if is_unseen(c) => {
                 // Writing to a String cannot fail.
                 let _ = write!(out, "\\u{{{:x}}}", c as u32);
             }
@@ -30,14 +35,14 @@ pub fn shown(text: &str) -> String {
     out
 }
 
-/// `text` on one line: control characters escaped, and cut after `most` characters. What is fine stays as it is.
-pub(super) fn on_one_line(text: &str, most: usize) -> Cow<'_, str> {
-    if text.len() <= most && !text.contains(char::is_control) {
+/// `text` on one line: what is unseen escaped, and cut after `most` characters. What is fine stays as it is.
+pub(crate) fn on_one_line(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most && !text.contains(is_unseen) {
         return text.into();
     }
     let mut out = String::new();
     for c in text.chars().take(most) {
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+        if is_unseen(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     if text.chars().nth(most).is_some() {
         out.push('…');
@@ -89,7 +94,8 @@ mod tests {
     #[test]
     fn a_fault_that_repeats_what_was_sent_stays_on_its_line() {
         assert_eq!(on_one_line("unknown field `a\nb`", 100), "unknown field `a\\nb`");
-        assert_eq!(on_one_line("fine: \u{e9}", 100), "fine: \u{e9}");
+        assert_eq!(on_one_line("fine: \u{e9} \u{2013} \u{201c}x\u{201d}", 100), "fine: \u{e9} \u{2013} \u{201c}x\u{201d}");
+        assert_eq!(on_one_line("a\u{2066}b\u{9b}", 100), "a\\u{2066}b\\u{9b}");
         assert_eq!(on_one_line("abcdef", 3), "abc…");
     }
 

@@ -17,7 +17,10 @@ pub fn read<T: Serialize + DeserializeOwned>(json: &Value, defaults: &T) -> Resu
     let mut whole = known.clone();
     merge(&mut whole, json);
     match serde_json::from_value(whole) {
-        Ok(value) => Ok(value),
+        Ok(value) => match serde_json::to_value(&value).ok().and_then(|read| list_for_object(json, &read, "")) {
+            None => Ok(value),
+            Some(path) => Err(Invalid::new(path, "is a list; a JSON object is expected")),
+        },
         Err(error) => Err(locate::<T>(json, &known, &mut Vec::new()).unwrap_or_else(|| fault(error))),
     }
 }
@@ -61,6 +64,20 @@ fn known_keys(json: &Value, known: &Value, path: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
+/// The path of the first list that was `read` as an object: serde takes one for the fields in their order, past all that is known of their names.
+fn list_for_object(json: &Value, read: &Value, path: &str) -> Option<String> {
+    match (json, read) {
+        (Value::Array(_), Value::Object(_)) => Some(path.to_owned()),
+        (Value::Array(json), Value::Array(read)) => {
+            json.iter().zip(read).enumerate().find_map(|(n, (json, read))| list_for_object(json, read, &format!("{path}[{n}]")))
+        }
+        (Value::Object(json), Value::Object(read)) => {
+            json.iter().find_map(|(key, json)| list_for_object(json, read.get(key)?, &join(path, key)))
+        }
+        _ => None,
+    }
+}
+
 /// Finds the key that does not fit its type, by setting one leaf of `json` at a time.
 fn locate<T: DeserializeOwned>(json: &Value, known: &Value, path: &mut Vec<String>) -> Option<Invalid> {
     if let Value::Object(fields) = json {
@@ -77,8 +94,14 @@ fn locate<T: DeserializeOwned>(json: &Value, known: &Value, path: &mut Vec<Strin
     }
     let mut whole = known.clone();
     merge(&mut whole, &alone);
-    let error = serde_json::from_value::<T>(whole).err()?;
-    Some(Invalid::new(path.join("."), format!("{} does not fit: {error}", shown(&json.to_string()))))
+    let error = serde_json::from_value::<T>(whole).err()?.to_string();
+    // What is sent in header fields may be a secret, and faults are logged.
+    let why = if path.iter().any(|key| key == "headers" || key == "setHeaders") {
+        error.rsplit_once("expected ").map_or_else(|| "does not fit".to_owned(), |(_, wanted)| format!("is not {wanted}"))
+    } else {
+        format!("{} does not fit: {error}", shown(&json.to_string()))
+    };
+    Some(Invalid::new(path.join("."), why))
 }
 
 fn join(path: &str, key: &str) -> String {
@@ -91,6 +114,36 @@ mod tests {
 
     use super::*;
     use crate::policy::Policy;
+
+    #[test]
+    fn a_list_is_not_taken_for_the_fields_of_an_object_in_their_order() {
+        for (json, field) in [
+            (json!({"retry": [1, 2]}), "retry"),
+            (json!({"rateLimit": {"perCaller": [1.0, 2]}}), "rateLimit.perCaller"),
+            (json!({"allow": [{}, [["web"], [], [], "allow"]]}), "allow[1]"),
+            (json!({"routes": [["name"]]}), "routes[0]"),
+            (json!({"routes": [{"mirror": ["users", 100.0]}]}), "routes[0].mirror"),
+            (json!({"routes": [{"split": [[1, {"a": "b"}]]}]}), "routes[0].split[0]"),
+        ] {
+            let fault = Policy::from_json(&json).expect_err("a list");
+            assert_eq!((fault.field.as_ref(), fault.why.as_str()), (field, "is a list; a JSON object is expected"), "{json}");
+        }
+        assert!(Policy::from_json(&json!([])).is_err());
+    }
+
+    #[test]
+    fn a_fault_in_header_fields_repeats_nothing_of_them() {
+        for json in [
+            json!({"healthCheck": {"headers": "authorization: hunter2"}}),
+            json!({"healthCheck": {"headers": {"authorization": ["hunter2"]}}}),
+            json!({"routes": [{"setHeaders": "authorization: hunter2"}]}),
+            json!({"routes": [{"setHeaders": {"x-api-key": ["hunter2"]}}]}),
+            json!({"routes": [{"fallback": {"headers": "authorization: hunter2"}}]}),
+        ] {
+            let fault = Policy::from_json(&json).expect_err("a fault").to_string();
+            assert!(!fault.contains("hunter2") && fault.contains("eaders") && fault.contains(" is not a "), "{fault}");
+        }
+    }
 
     #[test]
     fn what_is_left_out_keeps_its_default() {

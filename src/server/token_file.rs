@@ -38,15 +38,20 @@ pub fn text(path: &Path) -> io::Result<String> {
     if !about.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
-    if about.mode() & 0o077 != 0 {
-        return Err(io::Error::other(format!("others may read or change it (mode {:o}); use chmod 600", about.mode() & 0o777)));
-    }
-    if about.uid() != rustix::process::geteuid().as_raw() {
-        return Err(io::Error::other("it belongs to somebody else"));
-    }
+    judge(about.mode(), about.uid(), rustix::process::geteuid().as_raw()).map_err(io::Error::other)?;
     let mut text = String::new();
     file.take(MOST_BYTES).read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// Whether a file of that mode and owner is for `us` alone.
+fn judge(mode: u32, owner: u32, us: u32) -> Result<(), String> {
+    // What is root's to give is given by group, as by systemd's LoadCredential=.
+    let is_lent = owner == 0 && us != 0;
+    if mode & if is_lent { 0o037 } else { 0o077 } != 0 {
+        return Err(format!("others may read or change it (mode {:o}); use chmod 600", mode & 0o777));
+    }
+    if owner == us || is_lent { Ok(()) } else { Err("it belongs to somebody else".to_owned()) }
 }
 
 /// Replaces a token file, at once and for good.
@@ -63,12 +68,41 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
         fs::rename(&beside, path)
     });
     if let Err(error) = written {
-        // One that is there already is somebody's who is writing just now.
-        if error.kind() != io::ErrorKind::AlreadyExists {
-            // Whatever is left of it is worth nothing.
-            let _ = fs::remove_file(&beside);
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            let beside = shown(&Path::new(&beside).display().to_string());
+            return Err(io::Error::other(format!(
+                "{beside} is there: somebody is writing it just now, or was interrupted; then remove it"
+            )));
         }
+        // Whatever is left of it is worth nothing.
+        let _ = fs::remove_file(&beside);
         return Err(error);
     }
     File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::judge;
+
+    #[test]
+    fn a_file_is_its_owners_alone_or_lent_by_root() {
+        for (mode, owner, us) in
+            [(0o600, 1000, 1000), (0o400, 1000, 1000), (0o600, 0, 0), (0o440, 0, 1000), (0o640, 0, 1000), (0o400, 0, 1000)]
+        {
+            assert_eq!(judge(0o100_000 | mode, owner, us), Ok(()), "{mode:o} {owner} {us}");
+        }
+        for (mode, owner, us) in [
+            (0o640, 1000, 1000),
+            (0o604, 1000, 1000),
+            (0o440, 0, 0),
+            (0o600, 1001, 1000),
+            (0o600, 1000, 0),
+            (0o444, 0, 1000),
+            (0o460, 0, 1000),
+            (0o640, 1001, 1000),
+        ] {
+            assert!(judge(0o100_000 | mode, owner, us).is_err(), "{mode:o} {owner} {us}");
+        }
+    }
 }

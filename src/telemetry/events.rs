@@ -1,5 +1,6 @@
 //! Changes of state, for people: a bounded ring that can be read from any point, and a log line each.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -7,10 +8,12 @@ use serde::Serialize;
 
 use crate::model::sync::Locked;
 use crate::model::time::Clock;
-use crate::model::{InstanceId, ServiceName};
+use crate::model::{InstanceId, ServiceName, on_one_line};
 
 /// How many events are remembered.
 const REMEMBERED: usize = 1024;
+/// The longest detail, in characters.
+const LONGEST: usize = 1024;
 /// Events that are logged in one second; more are only counted, so that a storm of them buries nothing else.
 const LOGGED_PER_SECOND: u32 = 50;
 
@@ -140,8 +143,13 @@ impl Events {
         Self { clock, ring: Locked::default() }
     }
 
-    /// Remembers and logs an event. Must not be called with a lock held.
+    /// Remembers and logs an event. Must not be called with a lock held. `detail` may repeat what somebody else has written, and is made fit for
+    /// a log.
     pub fn publish(&self, kind: Kind, service: Option<&ServiceName>, instance: Option<&InstanceId>, detail: String) {
+        let detail = match on_one_line(&detail, LONGEST) {
+            Cow::Owned(changed) => changed,
+            Cow::Borrowed(_) => detail,
+        };
         let level = if kind.is_trouble() { log::Level::Warn } else { log::Level::Info };
         let at = self.clock.wall_ms();
         let line = log::log_enabled!(level).then(|| {
@@ -199,6 +207,16 @@ mod tests {
         let logged: Vec<u64> = (0..200).filter_map(|_| ring.may_log(5_000)).collect();
         assert_eq!(logged, [0; LOGGED_PER_SECOND as usize]);
         assert_eq!((ring.may_log(6_000), ring.may_log(6_001)), (Some(200 - u64::from(LOGGED_PER_SECOND)), Some(0)));
+    }
+
+    #[test]
+    fn what_is_told_stays_on_one_line_and_is_cut() {
+        let events = Events::new(Arc::new(crate::model::time::ManualClock::default()));
+        events.publish(Kind::Warning, None, None, "a\n[ERROR] \u{9b}31m".to_owned());
+        events.publish(Kind::Warning, None, None, "x".repeat(1_000_000));
+        let details: Vec<String> = events.since(0).events.into_iter().map(|event| event.detail).collect();
+        assert_eq!(details[0], "a\\n[ERROR] \\u{9b}31m");
+        assert_eq!(details[1].chars().count(), LONGEST + 1);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::counters::Counter;
 use super::trace::{Trace, escaped};
 use crate::model::sync::Locked;
-use crate::model::{Fields, Invalid, shown};
+use crate::model::{Fields, Invalid, is_secret, shown};
 
 /// Calls that may wait for one tap.
 const MOST: usize = 256;
@@ -199,17 +199,12 @@ pub fn shown_fields(headers: &dyn Fields) -> ShownFields {
     let mut all = Vec::new();
     headers.each("", &mut |name, value| {
         if all.len() < MOST_FIELDS {
-            let value = if is_secret(name) { SECRET.into() } else { escaped("", &String::from_utf8_lossy(value), LONGEST_VALUE) };
+            let value =
+                if is_secret(name.as_bytes()) { SECRET.into() } else { escaped("", &String::from_utf8_lossy(value), LONGEST_VALUE) };
             all.push((escaped("", name, LONGEST_VALUE), value));
         }
     });
     all.into()
-}
-
-/// Whether a field's value is nobody's business. Rather one too many.
-fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    ["auth", "cookie", "token", "secret", "password", "credential", "key", "session", "signature"].iter().any(|part| name.contains(part))
 }
 
 /// A call as a tap shows it: as `GET /traces` does, with its header fields.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::context::{Context, hex};
 use super::taps::ShownFields;
 use crate::model::time::as_ms;
-use crate::model::{InstanceId, Reason, RequestId, ServiceName};
+use crate::model::{InstanceId, Reason, RequestId, ServiceName, is_unseen};
 
 /// The longest path that is shown, in characters.
 const LONGEST_PATH: usize = 256;
@@ -114,13 +114,13 @@ pub fn shown_method(method: &str) -> Box<str> {
     escaped("", method, LONGEST_METHOD)
 }
 
-/// `text` after `prefix`, with control characters and those that turn a line around escaped, and cut after so many characters.
+/// `text` after `prefix`, with what is unseen escaped, and cut after so many characters.
 pub fn escaped(prefix: &str, text: &str, most: usize) -> Box<str> {
     let mut out = String::with_capacity(prefix.len() + text.len().min(most + 3));
     out.push_str(prefix);
     let mut rest = text.chars();
     for c in rest.by_ref().take(most) {
-        if c.is_control() || ('\u{200b}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c) {
+        if is_unseen(c) {
             // Writing to a String cannot fail.
             let _ = write!(out, "\\u{{{:x}}}", c as u32);
         } else {

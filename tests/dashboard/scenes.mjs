@@ -304,7 +304,17 @@ export async function tokens(mesh, browser) {
   await page.getByText("Your token may look, and not change anything.").waitFor();
   same(await page.getByRole("menuitem", { name: "Drain" }).getAttribute("aria-disabled"), "true", "what may not be done");
   await page.keyboard.press("Escape");
+  const seen = async () => (await page.locator("main").innerText()) + (await page.title());
+  check((await seen()).includes("orders"), "what may be seen");
+  known["Bearer may-look"] = undefined;
+  await page.getByText("not known here").waitFor();
+  check(!(await page.locator("main").innerText()).includes("orders"), "nothing is seen with a token that was taken away");
+  known["Bearer may-look"] = false;
+  await give("may-look");
+  await page.getByRole("heading", { name: "orders", exact: true }).waitFor();
   await page.getByRole("button", { name: "Forget token" }).click();
+  await page.getByText("It is kept in this tab only").waitFor();
+  check(!(await seen()).includes("orders"), "nothing is left of what was seen");
   await give("may-change");
   await page.getByRole("button", { name: "Actions for orders-1" }).click();
   await page.getByRole("menuitem", { name: "Drain" }).click();

@@ -3,15 +3,16 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use weft::Registration;
-use weft::mesh::RegistryError;
+use serde_json::{Value, json};
 use weft::mesh::ports::{Refused, Store, StoreError};
 use weft::mesh::record::{Document, Key, Record, Version};
-use weft::model::{AdminState, Limit, Weight};
+use weft::mesh::{RegistryError, Settings};
+use weft::model::{AdminState, Caller, Limit, Reason, Weight};
 use weft::policy::health::CheckResult;
 use weft::telemetry::events::Kind;
+use weft::{Call, Registration};
 
-use super::world::{SERVICE, World, at_port, id, ms, ok, service, together};
+use super::world::{SERVICE, World, at_port, get, id, ms, ok, service, together};
 
 /// What another mesh has made of something, if it is still there.
 type Others = Option<(Document, Version)>;
@@ -196,8 +197,8 @@ fn what_was_kept_is_there_again_healthy_and_with_a_new_lease() {
     assert_eq!(seen, [("a", true, "maint", 9), ("b", true, "ready", 1)]);
     assert_eq!((instances[0].state_reason.as_deref(), instances[0].expires_in_seconds), (Some("disk"), Some(5)));
     assert_eq!(world.mesh.policy(&service(SERVICE)).retry.max_retries, 1);
-    let told = world.events(Kind::Policy);
-    assert!(told[0].detail.contains("is not in force") && told[0].detail.contains("maxRetries"), "{told:?}");
+    let told = world.events(Kind::Warning);
+    assert!(told[0].detail.contains("is not in force but for its rules") && told[0].detail.contains("maxRetries"), "{told:?}");
     world.script("b", [ok()]);
     world.serves(3);
     assert_eq!(world.sent_to("b"), 3);
@@ -206,6 +207,32 @@ fn what_was_kept_is_there_again_healthy_and_with_a_new_lease() {
     world.checks("b", [CheckResult::Passed]);
     world.register("b", |registration| registration.zone = Some("north".to_owned()));
     assert_eq!(ledger.kept().len(), 1, "what is there may change");
+}
+
+#[test]
+fn who_was_kept_out_stays_out_when_the_rest_of_a_policy_does_not_go_with_the_configuration() {
+    let web = Call { caller: Caller { name: Some("web".into()), address: None }, ..get() };
+    for (rules, lets_web_in) in [(json!([{"callers": ["web"]}]), true), (json!([{"callers": [""]}]), false)] {
+        let patch = json!({"allow": rules, "timeouts": {"attemptMs": 25_000}});
+        let loaded = vec![
+            (Document::Instance(Box::new(Record::new(at_port("a", 4001)))), Version(1)),
+            (Document::Policy(service(SERVICE), patch), Version(2)),
+        ];
+        let ledger = Ledger { loaded, ..Ledger::default() };
+        let world = World::built(move |builder| builder.store(ledger).defaults(json!({"timeouts": {"totalMs": 20_000}})));
+        world.script("a", [ok()]);
+        let told = world.events(Kind::Warning);
+        assert!(told[0].detail.contains("not in force but for its rules"), "{told:?}");
+        assert_eq!(world.get().expect_err("nobody in particular").reason(), Reason::Forbidden, "{rules}");
+        assert_eq!(world.invoke(&web).is_ok(), lets_web_in, "{rules}");
+        let put = |patch: Value| world.mesh.patch_policy(&service(SERVICE), &patch);
+        assert!(matches!(put(json!({"retry": {"maxRetries": 1}})), Err(RegistryError::Invalid(_))), "it still does not go with it");
+        let settings = Settings { defaults: json!({"timeouts": {"totalMs": 60_000}}), ..Settings::default() };
+        world.mesh.reconfigure(settings).expect("valid");
+        assert_eq!(world.mesh.policy(&service(SERVICE)).timeouts.attempt_ms.0, if lets_web_in { 25_000 } else { 10_000 });
+        assert_eq!(put(json!({"allow": null})), Ok(()));
+        assert!(world.get().is_ok());
+    }
 }
 
 #[test]

@@ -365,7 +365,7 @@ fn a_unix_socket_serves_the_same() {
 }
 
 #[test]
-fn a_socket_left_behind_by_a_dead_mesh_is_taken_over_and_a_live_one_is_not() {
+fn a_socket_left_behind_by_a_dead_mesh_is_taken_over_and_a_live_one_or_another_file_is_not() {
     let place = Place::new("left");
     let path = &place.0;
     // Closing a listener leaves its file.
@@ -377,6 +377,10 @@ fn a_socket_left_behind_by_a_dead_mesh_is_taken_over_and_a_live_one_is_not() {
     let second = Server::start(&mesh, &config, json!({})).err().expect("taken").to_string();
     assert!(second.ends_with("another program listens there already"), "{second}");
     drop(server);
+    std::fs::remove_file(path).and_then(|()| std::fs::write(path, "precious")).expect("a file");
+    let third = Server::start(&mesh, &config, json!({})).err().expect("no socket").to_string();
+    assert!(third.ends_with("a file is there that is no socket"), "{third}");
+    assert_eq!(std::fs::read_to_string(path).expect("it is still there"), "precious");
 }
 
 #[test]

@@ -299,13 +299,15 @@ fn what_is_kept_can_be_shown_and_moved() {
         weft.post("/register", &json!({"name":"s","id":"a","host":"::1","port":9,"weight":5})).with_status(200);
         let put = |target: &str, body: &Value| client::ask(weft.at(), "PUT", target, &[], body.to_string().as_bytes()).expect("answered");
         put("/services/s/a/state", &json!({"state":"maint","reason":"disk"})).with_status(200);
-        put("/services/s/policy", &json!({"retry":{"maxRetries":1}})).with_status(200);
+        put("/services/s/policy", &json!({"routes":[{"name":"\u{9b}31m\u{202e}","setHeaders":{"x-api-key":"hunter2"}}]})).with_status(200);
         let shown = run(&["state", "show", &state]);
-        let expected = "s  a  [::1]:9  maint (\"disk\")  weight 5\ns  policy {\"retry\":{\"maxRetries\":1}}\n";
+        let expected = "s  a  [::1]:9  maint (\"disk\")  weight 5\n\
+                        s  policy {\"routes\":[{\"name\":\"\\u009b31m\\u202e\",\"setHeaders\":{\"x-api-key\":\"(secret)\"}}]}\n";
         assert_eq!((shown.code, shown.out.as_str(), shown.err.as_str()), (Some(0), expected, ""), "while it runs");
         assert_eq!(run(&["state", "import", &state]).code, Some(2), "nothing on stdin");
     }
     let exported = run(&["state", "export", &state]);
+    assert!(exported.out.contains("hunter2") && !exported.out.contains(['\u{9b}', '\u{202e}']), "{}", exported.out);
     let other = folder.path("other");
     fs::create_dir_all(&other).expect("a directory");
     let mut import = command(&["state", "import", &other], &[]);

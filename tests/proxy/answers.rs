@@ -179,11 +179,33 @@ fn a_thousand_early_hints_do_no_harm() {
 }
 
 #[test]
-fn html_is_kept_out_of_the_origin_of_the_api() {
-    let upstream = Upstream::start(|_| Act::Say(answer(200, &[("Content-Type", "Text/HTML; charset=utf-8")], "<p>")));
+fn whatever_a_browser_may_make_a_page_of_is_kept_out_of_the_origin_of_the_api() {
+    let upstream = Upstream::start(|asked| {
+        let kinds = asked.target.trim_start_matches('/').split('&').filter(|kind| !kind.is_empty());
+        let fields: Vec<_> = kinds.map(|kind| ("Content-Type", kind.replace('_', " "))).collect();
+        let fields: Vec<_> = fields.iter().map(|(name, kind)| (*name, kind.as_str())).collect();
+        Act::Say(answer(200, &fields, "<p>"))
+    });
     let house = House::new();
     house.register("s", "i", &upstream);
-    assert_eq!(house.get("/proxy/s/").with_status(200).all("content-security-policy"), ["sandbox"]);
+    let policy = |kinds: &str| house.get(&format!("/proxy/s/{kinds}")).with_status(200).all("content-security-policy").join(" ");
+    for pages in [
+        "Text/HTML;_charset=utf-8",
+        "image/svg+xml",
+        "application/xhtml+xml",
+        "text/xml",
+        "",
+        "unknown/unknown",
+        "application/json&text/html",
+        "application/json,text/html",
+        "application/json;a=b,text/html",
+        "application/jsonp",
+    ] {
+        assert_eq!(policy(pages), "sandbox", "{pages}");
+    }
+    for data in ["application/json", "Application/JSON;_charset=utf-8"] {
+        assert_eq!(policy(data), "", "{data}");
+    }
 }
 
 #[test]

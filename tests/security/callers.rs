@@ -30,7 +30,7 @@ pub(crate) fn write(path: &str, text: &str) {
 /// A mesh that only these callers may use.
 pub(crate) struct Guarded {
     pub(crate) house: House,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Guarded {
@@ -47,7 +47,13 @@ impl Guarded {
         let file = folder.path("tokens");
         write(&file, &lines.join("\n"));
         let house = House::of(builder, Config { token_file: file, ..config });
-        Self { house, _folder: folder }
+        Self { house, folder }
+    }
+
+    /// From now on these callers may use it.
+    pub(crate) fn is_for(&self, lines: &[String]) {
+        write(&self.folder.path("tokens"), &lines.join("\n"));
+        assert_eq!(self.house.server.reload_tokens(), Ok(Some(lines.len())));
     }
 
     /// Asks as `name`; nobody in particular when it is empty.

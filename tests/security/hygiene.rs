@@ -84,8 +84,12 @@ fn strange_names_do_not_get_into_logs_metrics_or_series() {
     ask("POST", "/register", &json!({"name": "s", "id": "i", "host": "127.0.0.1", "port": 9})).with_status(200);
     let state = json!({"state": "drain", "reason": "\u{1b}[31mred\n{\"level\":\"info\"}"});
     ask("PUT", "/services/s/i/state", &state).with_status(200);
-    let said = weft.logged("state is now drain");
-    assert!(!said.contains('\u{1b}') && !weft.err().contains("\n{\"level\""), "{said}");
+    let routes = json!({"routes": [{"name": "all"}, {"name": "\u{9b}31mred\n{\"level\":\"info\"}"}]});
+    ask("PUT", "/services/s/policy", &routes).with_status(200);
+    for words in ["state is now drain", "stands after a route that covers every call"] {
+        let said = weft.logged(words);
+        assert!(!said.contains(['\u{1b}', '\u{9b}']) && !weft.err().contains("\n{\"level\""), "{said}");
+    }
 }
 
 #[test]
@@ -111,7 +115,7 @@ fn pages_of_other_origins_and_rebound_names_get_nothing() {
     }
     for host in FOREIGN_HOSTS {
         for target in
-            ["/services", "/metrics", "/events", "/config", "/services/s", "/services/s/explain", "/services/s/policy", "/proxy/s/"]
+            ["/services", "/metrics", "/events", "/config", "/services/s", "/services/s/explain", "/services/s/policy", "/tap", "/proxy/s/"]
         {
             house.ask("GET", target, &[("host", *host)], b"").with_status(403);
         }

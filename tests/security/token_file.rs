@@ -67,6 +67,13 @@ fn a_new_token_is_shown_once_and_only_its_digest_is_kept() {
     for token in &tokens {
         assert_eq!(services(&weft, token), 200);
     }
+    folder.write("tokens.new", "");
+    let refused = make(&["ci2", "--scope", "read", "--token-file", &file]);
+    assert!(
+        refused.code == Some(1) && refused.err.contains(&format!("{file}: \"")) && refused.err.contains("is there: "),
+        "{}",
+        refused.err
+    );
     for arguments in [&["new"][..], &["old", "x"], &["new", "a b", "--scope", "read"], &["new", "a", "--scope", "root"], &["new", "a"]] {
         let mut all = vec!["token"];
         all.extend_from_slice(arguments);

@@ -1,13 +1,18 @@
 //! Tokens: who gets in, how far, and what they see.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+
 use serde_json::{Value, json};
+use weft::Mesh;
 use weft::contract::router::{ROUTES, Scope};
-use weft::server::InvokeOn;
+use weft::server::{Config, InvokeOn};
 
 use crate::callers::{Guarded, at, line};
 use crate::inputs::{NO_TOKENS, WRONG_TOKENS};
-use crate::support::client::Answer;
-use crate::support::upstream::{Upstream, ok};
+use crate::support::client::{Answer, request};
+use crate::support::upstream::{Act, Upstream, answer, ok};
+use crate::support::{PATIENCE, eventually};
 
 const ALL: &str = "read,register,invoke,admin";
 
@@ -42,6 +47,8 @@ fn every_row_of_the_table_asks_for_its_scope_and_nothing_is_open_but_health() {
             let answer = ask(scope);
             if scope == route.scope.word() {
                 assert!(!matches!(answer.status, 401 | 403), "{} {path}: {}", route.method, answer.text());
+                let kept = answer.header("cache-control").unwrap_or("as anybody likes");
+                assert!(scope == "invoke" || ["no-store", "private, no-cache"].contains(&kept), "{} {path}: {kept}", route.method);
             } else {
                 is_challenged(&answer, 403, "forbidden", &format!("scope=\"{}\"", route.scope.word()));
             }
@@ -104,10 +111,11 @@ fn a_connection_is_as_trusted_as_each_request_on_it() {
 #[test]
 fn a_token_is_for_services_that_begin_as_it_says_and_shows_no_others() {
     for invoke_on in [InvokeOn::Edge, InvokeOn::Workers] {
-        let upstream = Upstream::named("hello");
+        let upstream = Upstream::start(|asked| if asked.target == "/fail" { Act::Say(answer(501, &[], "")) } else { ok("hello") });
         let mesh = Guarded::on(&[line("pay", ALL, json!({"servicePrefix": "pay-"})), line("root", ALL, json!({}))], invoke_on);
         for service in ["pay-cards", "users"] {
             mesh.ask("root", "POST", "/register", &at(service, "i", upstream.port())).with_status(200);
+            mesh.get("root", &format!("/proxy/{service}/fail")).with_status(501);
         }
         let invoke = |service: &str| json!({"serviceName": service, "endpoint": "/"});
         let forbidden = |method: &str, target: &str, body: Value| {
@@ -118,19 +126,29 @@ fn a_token_is_for_services_that_begin_as_it_says_and_shows_no_others() {
         forbidden("POST", "/register", at("users", "j", 9));
         forbidden("POST", "/deregister", json!({"name": "users", "id": "i"}));
         forbidden("POST", "/invoke", invoke("users"));
-        for target in ["/proxy/users/", "/services/users", "/services/users?index=1&wait=30s", "/services/users/policy", "/services/nobody"]
-        {
+        for target in [
+            "/proxy/users/",
+            "/services/users",
+            "/services/users?index=1&wait=30s",
+            "/services/users/policy",
+            "/overview/users",
+            "/services/nobody",
+        ] {
             forbidden("GET", target, Value::Null);
         }
         forbidden("DELETE", "/services/users/i", Value::Null);
         forbidden("PUT", "/services/users/policy", json!({}));
+        let copies_to = |service: &str| json!({"routes": [{"name": "r"}, {"name": "s", "mirror": {"service": service}}]});
+        forbidden("PUT", "/services/pay-cards/policy", copies_to("users"));
+        mesh.ask("pay", "PUT", "/services/pay-cards/policy", &copies_to("pay-books")).with_status(200);
         // What concerns all services is not for a token of some.
         forbidden("GET", "/config", Value::Null);
         mesh.get("root", "/config").with_status(200);
-        for target in ["/services", "/metrics", "/events"] {
+        let all_there_is = ["/services", "/metrics", "/metrics/prometheus", "/events", "/overview", "/overview?q=user", "/traces"];
+        for target in all_there_is {
             let (some, all) = (mesh.get("pay", target).with_status(200).text(), mesh.get("root", target).with_status(200).text());
-            assert!(some.contains("pay-cards") && !some.contains("users"), "{target}: {some}");
-            assert!(all.contains("pay-cards") && all.contains("users"), "{target}: {all}");
+            assert!(!some.contains("users") && (some.contains("pay-cards") || target.contains('?')), "{target}: {some}");
+            assert!(all.contains("users") && (all.contains("pay-cards") || target.contains('?')), "{target}: {all}");
         }
     }
 }
@@ -182,4 +200,48 @@ fn an_open_mesh_stamps_nobody_and_passes_authorization_on() {
     let headers = [("authorization", "Bearer of-the-user"), ("x-mesh-caller", "root"), ("dapr-api-token", "for-a-mesh")];
     let seen = house.ask("GET", "/proxy/s/", &headers, b"").with_status(200).text();
     assert!(seen.contains("of-the-user") && !seen.contains("x-mesh-caller") && !seen.contains("for-a-mesh"), "{seen}");
+}
+
+/// Opens a tap as `name`, in HTTP/1.0 so that lines are lines; it is open when this returns.
+fn tap(mesh: &Guarded, name: &str) -> BufReader<TcpStream> {
+    let mut stream = TcpStream::connect(mesh.house.at).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    let asked = format!("GET /tap HTTP/1.0\r\nhost: localhost\r\nauthorization: Bearer {name}-token\r\n\r\n");
+    stream.write_all(asked.as_bytes()).expect("sent");
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(reader.read_line(&mut head).expect("readable") > 0, "{head}");
+    }
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    reader
+}
+
+#[test]
+fn who_looks_on_when_a_token_is_taken_away_sees_nothing_more() {
+    let upstream = Upstream::named("hello");
+    let some = |prefix: &str| line("some", "read", json!({"servicePrefix": prefix}));
+    let before = [line("root", ALL, json!({})), line("reader", "read", json!({})), some("s")];
+    let mesh = Guarded::of(&before, Mesh::builder(), Config { max_watchers: 1, ..Config::default() });
+    mesh.ask("root", "POST", "/register", &at("s", "i", upstream.port())).with_status(200);
+    let [mut kept, taps @ ..] = ["root", "reader", "some"].map(|name| tap(&mesh, name));
+    let index = mesh.get("reader", "/services/s").header("x-mesh-index").expect("an index").to_owned();
+    let poll = format!("/services/s?index={index}&wait=30s");
+    let mut waiting = mesh.house.client();
+    waiting.send(&request("GET", &poll, &[("authorization", "Bearer reader-token")], b"")).expect("sent");
+    eventually("the only place is taken", || (mesh.get("root", &poll.replace("30s", "0s")).status == 503).then_some(()));
+    // One of two tokens of a name, and one that is for less than it was.
+    let other = line("other", "read", json!({})).replace("\"other\"", "\"reader\"");
+    mesh.is_for(&[line("root", ALL, json!({})), other, some("t")]);
+    mesh.get("root", "/proxy/s/").with_status(200);
+    for mut tap in taps {
+        let mut seen = String::new();
+        tap.read_to_string(&mut seen).expect("it ends");
+        assert_eq!(seen, "");
+    }
+    let mut seen = String::new();
+    kept.read_line(&mut seen).expect("readable");
+    assert!(seen.contains("\"service\":\"s\""), "{seen}");
+    mesh.ask("root", "POST", "/register", &at("s", "j", upstream.port())).with_status(200);
+    is_challenged(&waiting.receive(false).expect("answered"), 401, "unauthorized", "invalid_token");
 }

@@ -54,8 +54,8 @@ function askForToken(why) {
     then: async (value) => {
       if (!value) throw new Error("Enter a token.");
       token.set(value);
-      mesh.mayOnlyLook = false;
-      await soon();
+      // Nothing that was seen with another one is shown with this one.
+      location.reload();
     },
   });
 }

@@ -51,6 +51,8 @@ async function turn() {
   } catch (error) {
     if (error.status === 401) {
       state("lost", "Token needed");
+      // What was seen may not be seen any more.
+      about.node.hidden = true;
       if (!byId("ask").open) askForToken(token.get() ? "The one you gave is not known here, or no longer." : "It is kept in this tab only, and forgotten with it.");
     } else if (error instanceof Refusal) state("lost", error.status === 403 ? "Not allowed to look" : error.message);
     else state("lost", "Connection lost, trying again");
@@ -112,7 +114,7 @@ function begin() {
   });
   byId("forget").addEventListener("click", () => {
     token.drop();
-    soon();
+    location.reload();
   });
   dialog.begin();
   beginMenus();

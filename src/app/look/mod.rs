@@ -22,6 +22,7 @@ use serde_json::Value;
 use crate::model::shown;
 use ask::Mesh;
 use paper::harmless;
+pub(super) use paper::harmless_json;
 
 /// The commands, in the order of the help.
 const COMMANDS: [(&str, &str); 6] = [
@@ -192,6 +193,6 @@ fn no_such(name: &str) -> Failed {
 /// JSON in which nothing can speak to a terminal: control characters occur only within strings, where they may be escaped.
 fn print_json(value: &Value) -> Result<(), Failed> {
     let text = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
-    say!("{}", paper::harmless_json(&text));
+    say!("{}", harmless_json(&text));
     Ok(())
 }

@@ -2,17 +2,19 @@
 
 use std::fmt::Write;
 
+use crate::model::is_unseen;
 use crate::telemetry::access_log::stamp;
 
-/// `text` with everything escaped that could speak to a terminal or turn the direction of writing.
+/// `text` with everything escaped that could speak to a terminal, hide, or turn the direction of writing.
 pub(super) fn harmless(text: &str) -> String {
     escaped(text, |out, c| {
+        // Writing to a String cannot fail. The same below.
         let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
     })
 }
 
 /// The same for JSON, whose line ends stay.
-pub(super) fn harmless_json(text: &str) -> String {
+pub(in crate::app) fn harmless_json(text: &str) -> String {
     escaped(text, |out, c| {
         if c == '\n' {
             out.push(c);
@@ -25,10 +27,7 @@ pub(super) fn harmless_json(text: &str) -> String {
 fn escaped(text: &str, escape: impl Fn(&mut String, char)) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let speaks =
-            c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        // Writing to a String cannot fail.
-        if speaks { escape(&mut out, c) } else { out.push(c) }
+        if is_unseen(c) { escape(&mut out, c) } else { out.push(c) }
     }
     out
 }

@@ -19,11 +19,13 @@ pub use matching::{HeaderRule, Match, Methods, Seen};
 use super::{retry, timeout};
 use crate::model::settings::{Setting, settings};
 use crate::model::time::{Chances, fraction};
-use crate::model::{Invalid, ServiceName, StaticAnswer};
+use crate::model::{Invalid, ServiceName, StaticAnswer, on_one_line};
 use crate::policy::hash::{hash, pair};
 
 /// How many routes a service may have.
 const MOST: usize = 100;
+/// The longest name that is shown, in characters.
+const LONGEST_NAME: usize = 64;
 
 settings! {
     /// A route, as it is written.
@@ -123,7 +125,7 @@ impl Route {
         match faults.into_iter().next() {
             Some(fault) => Err(fault),
             None => Ok(Self {
-                name: written.name.clone().unwrap_or_else(|| at.to_string()),
+                name: written.name.as_deref().map_or_else(|| at.to_string(), |name| on_one_line(name, LONGEST_NAME).into_owned()),
                 timeouts: own_timeouts,
                 retry: own_retry,
                 mirror: mirror?,
@@ -399,6 +401,13 @@ mod tests {
         let fallback = route.fallback.as_ref().expect("some");
         assert_eq!((fallback.status, fallback.body.as_slice()), (203, &b"{\"a\":1.5}"[..]));
         assert_eq!(fallback.headers.first("content-type"), Some("application/json"));
+    }
+
+    #[test]
+    fn a_strange_name_is_shown_on_one_line_and_cut() {
+        let name = |name: &str| table(json!([{"name": name}])).iter().next().map(|route| route.name.clone());
+        assert_eq!(name("a\n\u{9b}b").as_deref(), Some("a\\n\\u{9b}b"));
+        assert_eq!(name(&"x".repeat(1_000_000)).map(|name| name.chars().count()), Some(LONGEST_NAME + 1));
     }
 
     #[test]
