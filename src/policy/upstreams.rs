@@ -92,20 +92,21 @@ impl Own {
     }
 }
 
-/// IPv4 addresses in IPv6 clothes (mapped, compatible, NAT64) as what they are.
+/// IPv4 addresses in IPv6 clothes (mapped, compatible, NAT64 of RFC 6052 and RFC 8215, 6to4) as what they are.
 fn unwrapped(ip: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = ip else { return ip };
-    match v6.segments() {
-        [0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
-            let [.., a, b, c, d] = v6.octets();
-            IpAddr::V4(Ipv4Addr::new(a, b, c, d))
-        }
-        [0, 0, 0, 0, 0, 0, high, _] if high != 0 => {
-            let [.., a, b, c, d] = v6.octets();
-            IpAddr::V4(Ipv4Addr::new(a, b, c, d))
-        }
-        _ => ip,
-    }
+    let inside = match v6.segments() {
+        [0, 0, 0, 0, 0, 0xffff, a, b] | [0x64, 0xff9b, 0, 0, 0, 0, a, b] | [0x64, 0xff9b, 1, _, _, _, a, b] | [0x2002, a, b, ..] => (a, b),
+        [0, 0, 0, 0, 0, 0, a, b] if a != 0 => (a, b),
+        _ => return ip,
+    };
+    IpAddr::V4(Ipv4Addr::from_bits(u32::from(inside.0) << 16 | u32::from(inside.1)))
+}
+
+/// Whether an address is not another one in disguise, which no address that is judged would ever match.
+fn is_plain(base: IpAddr) -> Result<(), IpAddr> {
+    let plain = unwrapped(base);
+    if plain == base { Ok(()) } else { Err(plain) }
 }
 
 /// What no policy can allow: places that are not hosts, and the metadata services of cloud providers.
@@ -132,9 +133,10 @@ impl Rule {
                 prefix(ip, *bits).is_some_and(|p| prefix(*base, *bits) == Some(p)) && ip.is_ipv4() == base.is_ipv4()
             }
             Place::Suffix(suffix) => match host {
+                // Whole labels: notinternal is no part of internal.
                 Host::Name(name) => {
-                    let name = name.to_ascii_lowercase();
-                    name.ends_with(suffix.as_str()) || suffix.strip_prefix('.') == Some(name.as_str())
+                    let (name, whole) = (name.to_ascii_lowercase(), suffix.trim_start_matches('.'));
+                    name.strip_suffix(whole).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
                 }
                 Host::Ip(_) => false,
             },
@@ -172,9 +174,11 @@ impl FromStr for Rule {
             };
             let bits: u8 = bits.parse().map_err(|_| fault())?;
             prefix(base, bits).ok_or_else(fault)?;
+            is_plain(base).map_err(|plain| format!("{} means IPv4 addresses: write them as such ({plain})", crate::model::shown(text)))?;
             return Ok(Self { place: Place::Block { base, bits }, port });
         }
         if let Ok(base) = text.parse::<IpAddr>() {
+            let base = unwrapped(base);
             return Ok(Self { place: Place::Block { base, bits: if base.is_ipv4() { 32 } else { 128 } }, port: None });
         }
         let (suffix, port) = match text.split_once(':') {
@@ -263,6 +267,8 @@ mod tests {
             "::ffff:0.0.0.0",
             "64:ff9b::a9fe:a9fe",
             "::a9fe:a9fe",
+            "64:ff9b:1::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
             "fd00:ec2::254",
         ] {
             assert!(!judge(&config, "x", ip, 80), "{ip}");
@@ -275,7 +281,7 @@ mod tests {
     #[test]
     fn allow_and_deny_go_by_block_suffix_and_port_and_deny_wins() {
         let config = Config {
-            allow: rules(&["10.0.0.0/8", ".internal:8080", "[fd00::]/8:80"]),
+            allow: rules(&["10.0.0.0/8", ".internal:8080", "[fd00::]/8:80", "db.example:5432"]),
             deny: rules(&["10.9.0.0/16", "secret.internal"]),
             ..Config::default()
         };
@@ -287,6 +293,9 @@ mod tests {
             ("a.internal", "1.2.3.4", 8081, false),
             ("A.Internal", "1.2.3.4", 8080, true),
             ("xinternal", "1.2.3.4", 8080, false),
+            ("db.example", "1.2.3.4", 5432, true),
+            ("x.db.example", "1.2.3.4", 5432, true),
+            ("evildb.example", "1.2.3.4", 5432, false),
             ("secret.internal", "1.2.3.4", 8080, false),
             ("::1", "fd00::1", 80, true),
             ("::1", "fd00::1", 81, false),
@@ -298,7 +307,18 @@ mod tests {
 
     #[test]
     fn a_rule_that_cannot_be_read_is_refused() {
-        for text in ["", "10.0.0.0/33", "10.0.0/8", "a b", "10.0.0.0/8:0", "x:99999", "::/129", "http://x"] {
+        for text in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "a b",
+            "10.0.0.0/8:0",
+            "x:99999",
+            "::/129",
+            "http://x",
+            "::ffff:10.0.0.0/104",
+            "64:ff9b::a00:0/104",
+        ] {
             assert!(text.parse::<Rule>().is_err(), "{text}");
         }
         for text in ["10.0.0.0/8", "::/0", "1.2.3.4/32:80", ".internal", "db.internal:5432"] {
