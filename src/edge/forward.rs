@@ -14,7 +14,9 @@ use crate::contract::wire::{Persistence, is_bodiless, write_field, write_length,
 use crate::mesh::Member;
 use crate::mesh::call::Attempt;
 use crate::model::time::whole_ms;
-use crate::model::{Call, Endpoint, Fields, Headers, Invalid, Method, RequestId, is_hop_by_hop, is_of_mesh, is_only_ours, push_decimal};
+use crate::model::{
+    Call, Endpoint, Fields, Headers, Invalid, Method, RequestId, is_hop_by_hop, is_of_mesh, is_only_ours, push_decimal, reads_as,
+};
 
 /// How this hop is named to the next (RFC 9110 §7.6.3).
 const VIA: &[u8] = b"1.1 weft";
@@ -140,7 +142,7 @@ pub(super) fn write_proxied(
 /// Fields that are written with something added, or that have done their work.
 fn is_said_anew(name: &[u8]) -> bool {
     let said = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "via", DAPR_APP_ID];
-    said.iter().any(|said| name.eq_ignore_ascii_case(said.as_bytes()))
+    said.iter().any(|said| reads_as(name, said.as_bytes()))
 }
 
 /// Writes a comma-separated field with what was in it and one member more.

@@ -239,12 +239,12 @@ impl fmt::Debug for Headers {
 
 /// Whether a field belongs to one connection, whatever `Connection` names.
 pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
-    HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop.as_bytes()))
+    HOP_BY_HOP.iter().any(|hop| reads_as(name, hop.as_bytes()))
 }
 
 /// Whether only the mesh may set a field on a request to an instance.
 pub(crate) fn is_only_ours(name: &[u8]) -> bool {
-    OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
+    OURS.iter().any(|ours| reads_as(name, ours.as_bytes()))
 }
 
 /// Whether a field carries what only its sender and its reader may know. Rather one too many.
@@ -255,7 +255,14 @@ pub(crate) fn is_secret(name: &[u8]) -> bool {
 
 /// Whether a field's meaning belongs to the mesh.
 pub(crate) fn is_of_mesh(name: &[u8]) -> bool {
-    [b"x-mesh-", b"x-weft-"].iter().any(|prefix| name.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(*prefix)))
+    [b"x-mesh-", b"x-weft-"].iter().any(|prefix| name.get(..prefix.len()).is_some_and(|head| reads_as(head, *prefix)))
+}
+
+/// Whether an instance might take a field for `known`, which is in small letters: many see only variables such as `HTTP_X_MESH_CALLER`
+/// (CGI, RFC 3875 §4.1.18; WSGI, PHP, Rack), in which `x_mesh_caller` is the same.
+pub(crate) fn reads_as(name: &[u8], known: &[u8]) -> bool {
+    let same = |(a, b): (&u8, &u8)| a.to_ascii_lowercase() == *b || *a == b'_' && *b == b'-';
+    name.len() == known.len() && name.iter().zip(known).all(same)
 }
 
 /// Whether `text` is a token (RFC 9110 §5.6.2), as header names and methods are.
@@ -298,6 +305,10 @@ mod tests {
             ("Expect", "100-continue"),
             ("X-Mesh-Attempt", "9"),
             ("x-weft-identity", "root"),
+            ("X_Mesh-Caller", "root"),
+            ("x_weft_identity", "root"),
+            ("Transfer_Encoding", "chunked"),
+            ("x_request_id", "forged"),
             ("X-Request-ID", "forged"),
             ("Accept", "*/*"),
             ("Authorization", "Bearer t"),

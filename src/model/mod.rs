@@ -24,7 +24,7 @@ pub use fallback::StaticAnswer;
 pub(crate) use headers::is_secret;
 pub use headers::{DAPR_API_TOKEN, Fields, Headers, TRACE_CONTEXT};
 #[cfg(feature = "server")]
-pub(crate) use headers::{is_hop_by_hop, is_of_mesh, is_only_ours, push_decimal};
+pub(crate) use headers::{is_hop_by_hop, is_of_mesh, is_only_ours, push_decimal, reads_as};
 pub(crate) use instance::authority;
 pub use instance::{AdminState, HealthTarget, Host, Registration, Scheme, Weight};
 pub use name::{InstanceId, ServiceName};

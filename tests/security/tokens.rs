@@ -159,8 +159,14 @@ fn the_instance_learns_who_calls_from_the_mesh_alone_and_never_sees_the_token() 
         let upstream = Upstream::start(|asked| ok(format!("{:?}", asked.headers)));
         let mesh = Guarded::on(&[line("ci", ALL, json!({}))], invoke_on);
         mesh.ask("ci", "POST", "/register", &at("s", "i", upstream.port())).with_status(200);
-        let forged =
-            [("x-mesh-caller", "root"), ("x-weft-caller", "root"), ("dapr-caller-app-id", "root"), ("x-forwarded-client-cert", "root")];
+        let forged = [
+            ("x-mesh-caller", "root"),
+            ("x-weft-caller", "root"),
+            ("X_Mesh_Caller", "root"),
+            ("dapr-caller-app-id", "root"),
+            ("dapr_caller_app-id", "root"),
+            ("x-forwarded-client-cert", "root"),
+        ];
         let headers: serde_json::Map<String, Value> = forged.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         let call = json!({"serviceName": "s", "endpoint": "/", "headers": headers});
         let invoked = mesh.ask("ci", "POST", "/invoke", &call).with_status(200).text();
