@@ -30,6 +30,7 @@
 //! |---|---|
 //! | `maxConnections`, `maxConnectionsPerAddress` | descriptors and memory for connections |
 //! | `maxHeadBytes`, `maxTargetBytes`, `maxBodyBytes`, `maxBufferedBytes` | memory for what comes in, by itself and together |
+//! | all of these, and 64 KiB that are never refused | the process: 24 MiB + 2 × `maxBufferedBytes` + 272 KiB for each connection that makes the most of it: a head, and 64 KiB each of a body, of the answer to it, and of both on their way |
 //! | `headTimeoutMs`, `bodyTimeoutMs`, `idleTimeoutMs`, `writeTimeoutMs` | how long somebody slow holds a place |
 //! | `queue`, `workers`, `reservedWorkers`, `maxWatchers` | threads and places of the API |
 //! | `limits.maxInFlight`, `limits.maxQueue`, `limits.queueTimeoutMs` | what one service may take of the mesh |

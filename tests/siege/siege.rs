@@ -68,11 +68,11 @@ struct Siege {
 const SPARE: usize = 200;
 
 /// What the mesh may hold in memory at most, in KiB: what it takes at rest and to answer at all; what `maxBufferedBytes` lets it hold, twice,
-/// since an allocator keeps for each thread what the others do not get; and for each connection a head, and as much again four times: of a
-/// small body, of the answer to it, and of both on their way.
+/// since an allocator keeps for each thread what the others do not get; and for each connection a head, and four times what is never refused:
+/// a small body, the answer to it, and both on their way. `weft::contract::threats` says the same.
 fn most_memory(connections: usize) -> u64 {
-    let (buffered, head) = (64 * 1024, 16);
-    24 * 1024 + 2 * buffered + (connections * 5 * head) as u64
+    let (buffered, head, always) = (64 * 1024, 16, 64);
+    24 * 1024 + 2 * buffered + (connections * (head + 4 * always)) as u64
 }
 
 /// Lets this process have as many open files as it can.
