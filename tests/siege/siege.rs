@@ -251,21 +251,22 @@ fn a_client_that_behaves_is_served_while_everything_hostile_happens_at_once() {
     assert!(memory < most, "{memory} KiB, of {most}");
 }
 
-/// The client keeps its throughput and its latency, compared with what they are beside ordinary clients of either kind.
+/// The client keeps its throughput and its latency, compared with what they are beside as many requests of ordinary clients. How it is beside
+/// ordinary clients who come and go as often as attackers have to is only told.
 fn judge(windows: &[Window]) {
     let of = |beside: Beside, what: fn(&Window) -> f64| median(windows.iter().filter(|w| w.beside == beside).map(what).collect());
     let others = windows.iter().map(|window| window.others).fold(0.0, f64::max);
     if others > 0.1 {
         println!("others used up to {others:.2} processors of this machine: they are part of these figures");
     }
-    let mut failed = Vec::new();
-    for beside in [Beside::Ordinary, Beside::Coming] {
+    let compare = |beside: Beside| {
         let ratio = |what: fn(&Window) -> f64| of(Beside::Attackers, what) / of(beside, what);
         let (throughput, p99, per_processor) = (ratio(|w| w.rate), ratio(|w| w.p99), ratio(|w| w.rate / w.all));
         println!("attackers / {beside:?}: throughput {throughput:.3} (by processor time {per_processor:.3}), p99 {p99:.2}");
-        if throughput < 0.9 || p99 > 3.0 {
-            failed.push(beside);
-        }
-    }
-    assert_eq!(failed, [], "the client keeps 0.9 of its throughput, and its p99 is at most 3 times what it was, compared with each");
+        (throughput, p99)
+    };
+    compare(Beside::Coming);
+    let (throughput, p99) = compare(Beside::Ordinary);
+    assert!(throughput >= 0.9, "the client keeps {throughput:.3} of its throughput");
+    assert!(p99 <= 3.0, "its p99 is {p99:.2} times what it was");
 }
