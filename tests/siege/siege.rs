@@ -219,7 +219,7 @@ const ROUNDS: u32 = 4;
 #[test]
 fn a_client_that_behaves_is_served_while_everything_hostile_happens_at_once() {
     let long = crate::asked_for("WEFT_SIEGE_SECONDS").map(|seconds| Duration::from_secs(seconds) / ROUNDS);
-    let (seed, rate) = (crate::asked_for("WEFT_SEED").unwrap_or(1), crate::asked_for("WEFT_RATE").unwrap_or(1000));
+    let (seed, rate) = (crate::asked_for("WEFT_SEED").unwrap_or(1), crate::asked_for("WEFT_RATE").unwrap_or(500));
     let mut siege = match long {
         Some(_) => Siege::new(1000, rate, seed, &[]),
         // All that takes its time comes to its end all the same.
