@@ -17,8 +17,9 @@ use crate::model::{ConnectFailure, Failure};
 
 /// Answers before the answer that are passed on; more are thrown away.
 const MAX_INTERIM: u8 = 16;
-/// How often a stream is read before others have a turn.
-const TURN: usize = 16;
+/// How often a stream is read before others have a turn: whoever sends faster than it is read would else have the loop for itself, and no
+/// deadline would be looked at.
+pub(super) const TURN: usize = 16;
 
 impl Loop {
     /// Waits for the head of the answer. `None`: it has come, and its body is to follow.
@@ -29,6 +30,7 @@ impl Loop {
         calling: &mut Calling,
         line: &mut Line,
     ) -> Option<Heard> {
+        let mut left = TURN;
         loop {
             if !line.input.is_empty() {
                 match line.answer.parse(line.input.rest(), line.to_head) {
@@ -44,6 +46,11 @@ impl Loop {
                     Err(fault) => return Some(Heard::Failed(protocol(fault))),
                 }
             }
+            if left == 0 {
+                self.again.extend(line.owner);
+                return Some(Heard::Nothing);
+            }
+            left -= 1;
             match line.read(&mut self.spare, line.input.len()) {
                 Moved::Bytes(0) | Moved::Broken => {
                     if let Some(why) = line.refusal() {
@@ -83,7 +90,8 @@ impl Loop {
                 // What has come with the head is all that is thrown away; a line with more to come is not worth waiting for.
                 let taken = line.body.pass(line.input.rest()).unwrap_or(0);
                 line.input.consume(taken);
-                Some(Heard::Told { reusable: line.body.is_done() && line.answer.persists() && line.input.is_empty() })
+                let reusable = line.body.is_done() && is_reusable(line);
+                Some(Heard::Told { reusable })
             }
             Verdict::Collect => None,
             Verdict::Deliver => {
@@ -130,10 +138,7 @@ impl Loop {
             return Heard::NoRoom;
         };
         match heard {
-            Ok(true) => {
-                let reusable = line.answer.persists() && line.input.is_empty() && line.output.is_empty() && !line.deaf;
-                Heard::Delivered { reusable }
-            }
+            Ok(true) => Heard::Delivered { reusable: is_reusable(line) },
             Ok(false) => Heard::Nothing,
             Err(failure) => Heard::Failed(failure),
         }
@@ -148,6 +153,7 @@ impl Loop {
         line: &mut Line,
     ) -> Result<Option<bool>, Failure> {
         let mut collected = std::mem::take(&mut calling.collected);
+        let mut left = TURN;
         loop {
             let piece = line.body.take(line.input.rest()).map_err(protocol)?;
             let data = line.input.rest().get(piece.data.clone()).unwrap_or_default();
@@ -174,6 +180,12 @@ impl Loop {
             if piece.taken > 0 && !line.input.is_empty() {
                 continue;
             }
+            if left == 0 {
+                self.again.extend(line.owner);
+                calling.collected = collected;
+                return Ok(Some(false));
+            }
+            left -= 1;
             match line.read(&mut self.spare, collected.len()) {
                 Moved::Bytes(0) if line.body.may_end_here() => {
                     calling.collected = collected;
@@ -259,6 +271,11 @@ impl Loop {
         }
         Ok(true)
     }
+}
+
+/// Whether a line whose answer is over may carry another request: nothing of this exchange is left on either side of it.
+fn is_reusable(line: &Line) -> bool {
+    line.answer.persists() && line.input.is_empty() && line.output.is_empty() && !line.deaf
 }
 
 fn protocol(fault: Fault) -> Failure {

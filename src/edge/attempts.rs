@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::answers::TURN;
 use super::calls::{Calling, Form, Heard, REPLAYED};
 use super::client::Client;
 use super::exchange::{Exchange, Flow, Task};
@@ -200,7 +201,13 @@ impl Loop {
 
     /// Passes the request's body on as it comes, as fast as the instance takes it.
     fn pump(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &mut Calling, line: &mut Line) -> Result<(), Heard> {
+        let mut left = TURN;
         while !exchange.incoming.is_done() && line.output.is_empty() && !line.deaf {
+            if left == 0 {
+                self.again.extend(line.owner);
+                break;
+            }
+            left -= 1;
             if client.input.is_empty() {
                 if !calling.delivering {
                     self.tell_to_go_on(client, exchange);

@@ -120,7 +120,7 @@ impl Loop {
             idempotent: method.is_idempotent() || request.method() == "TRACE" || request.head.contains("idempotency-key"),
             timeout: number("x-request-timeout-ms").map(Duration::from_millis),
             max_retries: None,
-            hops: number("x-mesh-hops").and_then(|hops| u32::try_from(hops).ok()).unwrap_or(0),
+            hops: number("x-mesh-hops").map_or(0, |hops| u32::try_from(hops).unwrap_or(u32::MAX)),
             is_retry: number("x-mesh-attempt").is_some_and(|attempt| attempt > 1),
             request_id: exchange.id.clone(),
             mode: Mode::Stream,

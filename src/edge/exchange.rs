@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::answers::TURN;
 use super::buffers::{ALWAYS, gather};
 use super::calls::Calling;
 use super::client::{Client, Stage};
@@ -288,8 +289,14 @@ impl Loop {
     /// Takes in the body, and then does what it is for.
     fn gather(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange, goal: Goal) -> Flow {
         let most = self.most_gathered(goal);
+        let mut left = TURN;
         while !exchange.incoming.is_done() {
             if client.input.is_empty() {
+                if left == 0 {
+                    self.again.push(key);
+                    return Flow::Wait;
+                }
+                left -= 1;
                 self.tell_to_go_on(client, exchange);
                 match client.read(&mut self.spare, exchange.gathered.len()) {
                     Moved::Bytes(0) | Moved::Broken => return Flow::Abort,

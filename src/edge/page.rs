@@ -4,6 +4,7 @@ use super::client::Client;
 use super::exchange::{Exchange, Flow, Goal};
 use super::gate::Side;
 use super::reactor::Loop;
+use super::tunnel;
 use crate::contract::access::Need;
 use crate::contract::answer::{Answer, ApiError};
 use crate::contract::wire::write_field;
@@ -32,9 +33,11 @@ impl Loop {
             && is_judged_here()
             && !Need::of(request.method(), request.target().split('?').next().unwrap_or_default()).is_open();
         let may_be_a_pages = of_api || matches!(goal, Goal::Invoke | Goal::Proxy(paths::Proxied::Path(..)));
+        // A browser lets any page read and write what comes of this one: only its origin tells.
+        let is_talk = tunnel::asked_for(request) == tunnel::Asked::WebSocket;
         let judged = if !may_be_a_pages {
             Ok(())
-        } else if matches!(request.method(), "GET" | "HEAD" | "OPTIONS") {
+        } else if matches!(request.method(), "GET" | "HEAD" | "OPTIONS") && !is_talk {
             browser::judge_reading(request.authority(), door.is_judged)
         } else {
             browser::judge(request.authority(), origin, door.is_judged, welcome)

@@ -1,5 +1,6 @@
 //! WebSockets: after both sides have agreed to switch, bytes in both directions, unread.
 
+use super::answers::TURN;
 use super::calls::Form;
 use super::client::Client;
 use super::exchange::{Exchange, Flow, Task};
@@ -71,8 +72,13 @@ impl Loop {
     }
 
     fn pass(&mut self, client: &mut Client, line: &mut Line, tunnel: &mut Tunnel) -> Flow {
-        let mut moved = true;
+        let (mut moved, mut left) = (true, TURN);
         while moved {
+            if left == 0 {
+                self.again.extend(line.owner);
+                break;
+            }
+            left -= 1;
             moved = false;
             line.flush();
             self.flush(client);

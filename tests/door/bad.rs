@@ -15,6 +15,7 @@ pub(crate) fn heads(line: &str) -> Vec<Vector> {
         ("two Hosts", with("Host: localhost\r\n"), 400),
         ("two different Hosts", with("Host: elsewhere\r\n"), 400),
         ("a Host with a path", format!("{line} HTTP/1.1\r\nHost: localhost/x\r\n\r\n"), 400),
+        ("a Connection that names a hundred fields and more", with(&format!("Connection: {}x\r\n", "x,".repeat(100))), 400),
         ("a Host with a user", format!("{line} HTTP/1.1\r\nHost: a@localhost\r\n\r\n"), 400),
         ("length and chunks", with("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n") + "0\r\n\r\n", 400),
         ("chunks and length", with("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n") + "0\r\n\r\n", 400),

@@ -4,9 +4,11 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use weft::Mesh;
+use weft::server::Config;
 
 use crate::house::House;
-use crate::support::client::Answer;
+use crate::support::client::{Answer, request};
 use crate::support::upstream::{Act, End, Upstream, answer, ok, status};
 use crate::support::{PATIENCE, eventually};
 use crate::wire::{Stage, Wire, head};
@@ -67,6 +69,41 @@ fn a_long_failing_answer_is_thrown_away_unread_and_the_next_one_passed_on() {
     let upstream = Upstream::start(|asked| if asked.nth == 1 { Act::Say(answer(503, &[], vec![b'x'; 4 << 20])) } else { ok("good") });
     house.register("s", "i", &upstream);
     assert_eq!(house.get("/proxy/s/").with_status(200).text(), "good");
+}
+
+#[test]
+fn an_instance_that_answers_before_it_has_read_the_request_gets_no_other_on_that_connection() {
+    let patience = json!({"retry": {"baseDelayMs": 1, "maxDelayMs": 2}});
+    let house = House::of(Mesh::builder().defaults(patience), Config { max_body_bytes: 32 << 20, ..Config::default() });
+    let stage = Stage::of(&house);
+    let mut client = Wire::to(&house);
+    // More than the system takes in for somebody who reads nothing.
+    let call = json!({"serviceName": "s", "endpoint": "/", "method": "PUT", "body": "x".repeat(16 << 20)}).to_string();
+    client.send(request("POST", "/invoke", &[], call.as_bytes()));
+    let mut first = stage.accept();
+    assert_eq!(first.head().first, "PUT / HTTP/1.1");
+    first.send(answer(503, &[], "busy"));
+    let mut second = stage.accept();
+    let (head, body) = second.request();
+    assert_eq!((head.one("x-mesh-attempt"), body.len()), (Some("2"), 16 << 20));
+    second.send(answer(200, &[], "good"));
+    assert_eq!(client.answer().with_status(200).text(), "good");
+}
+
+#[test]
+fn an_instance_that_never_stops_announcing_its_answer_holds_up_nobody_else() {
+    let house = House::on_one_loop(json!({"timeouts": {"attemptMs": 200}, "retry": {"maxRetries": 0}}));
+    let stage = Stage::of(&house);
+    let mut client = Wire::to(&house);
+    client.send(head("GET /proxy/s/", &[]));
+    let mut instance = stage.accept();
+    instance.head();
+    let endless = "HTTP/1.1 100 Continue\r\n\r\n".repeat(10_000);
+    std::thread::scope(|scope| {
+        scope.spawn(move || while instance.try_send(&endless).is_ok() {});
+        house.get("/health").with_status(200);
+        assert_eq!(client.answer().with_status(504).reason(), "upstream_timeout");
+    });
 }
 
 #[test]

@@ -190,3 +190,24 @@ fn a_switch_nobody_asked_for_is_a_bad_gateway() {
     assert_eq!(client.answer().with_status(502).reason(), "upstream_protocol");
     instance.end();
 }
+
+#[test]
+fn a_page_of_another_origin_gets_no_websocket() {
+    let house = House::new();
+    let stage = Stage::of(&house);
+    for target in ["/proxy/s/chat", "/v1.0/invoke/s/method/chat"] {
+        for origin in ["http://evil.example", "http://localhost:9", "null"] {
+            let mut client = Wire::to(&house);
+            let origin = format!("Origin: {origin}");
+            client.send(head(&format!("GET {target}"), &[&ASKED[..], &[origin.as_str()]].concat()));
+            assert_eq!(client.answer().with_status(403).reason(), "forbidden", "{target} {origin}");
+        }
+    }
+    assert!(stage.try_accept().is_none(), "nobody was asked");
+    let mut client = Wire::to(&house);
+    client.send(head("GET /proxy/s/chat", &[&ASKED[..], &["Origin: http://localhost"]].concat()));
+    let mut instance = stage.accept();
+    assert_eq!(instance.head().one("origin"), Some("http://localhost"), "a page of our own origin");
+    instance.send(SWITCHED);
+    assert_eq!(client.head().status(), 101);
+}

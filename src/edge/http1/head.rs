@@ -1,6 +1,6 @@
 //! What heads of requests and answers have in common: a first line, and fields, kept as places in one buffer.
 
-use super::{Fault, Framing};
+use super::{Fault, Framing, MAX_FIELDS};
 use crate::model::Fields;
 
 /// A place in the bytes of a head.
@@ -85,6 +85,8 @@ impl Head {
     pub(super) fn framing(&self) -> Result<Option<Framing>, Fault> {
         let mut length = None;
         let mut chunked = false;
+        // Each field is looked for among these when it is passed on.
+        let mut named = 0;
         for &(name, value) in &self.fields {
             if self.is(name, "content-length") {
                 let number = decimal(self.at(value)).ok_or(Fault::Malformed("Content-Length is not one number"))?;
@@ -96,6 +98,11 @@ impl Head {
                     return Err(Fault::Malformed("Transfer-Encoding is not chunked alone"));
                 }
                 chunked = true;
+            } else if self.is(name, "connection") {
+                named += members(self.at(value)).count();
+                if named > MAX_FIELDS {
+                    return Err(Fault::Malformed("Connection names more fields than there may be"));
+                }
             }
         }
         match (length, chunked) {
