@@ -116,7 +116,7 @@ fn parse(name: Name, bytes: &[u8], open: bool, folder: &Folder) -> Result<Parsed
                 Some(Entry::Gone(key)) => document::key(&key).map(|key| parsed.steps.push(Step::Gone(key))).is_ok(),
                 Some(Entry::End(count)) => {
                     ended = true;
-                    name.kind == Kind::Snapshot && count + 1 == lines
+                    name.kind == Kind::Snapshot && count.checked_add(1) == Some(lines)
                 }
                 None => false,
             };
