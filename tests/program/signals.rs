@@ -190,7 +190,8 @@ fn a_reload_is_seen_by_instances_that_are_there() {
     assert_eq!(upstream.requests(), 1);
     folder.write("weft.json", r#"{"defaults": {"retry": {"maxRetries": 1, "baseDelayMs": 1}}}"#);
     weft.signal("HUP");
-    eventually("it is taken over", || (weft.get("/services/s/policy").json()["retry"]["maxRetries"] == 1).then_some(()));
+    // What is in force is shown when everything is done, instances included.
+    eventually("it is taken over", || (weft.get("/config").json()["defaults"]["retry"]["maxRetries"] == 1).then_some(()));
     assert_eq!(weft.call("s", "/").with_status(503).json()["attempts"], 2);
     assert_eq!(weft.get("/services").json()[0]["instances"][0]["requestCount"], 3, "what was counted lives on");
 }
