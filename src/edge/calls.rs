@@ -106,7 +106,8 @@ impl Loop {
             return self.refuse(client, exchange, ApiError::Unsupported("the only protocol that can be upgraded to is websocket"));
         }
         let number = |name: &str| request.head.first(name).and_then(|text| text.parse::<u64>().ok());
-        let method = Method::new(request.method()).ok().filter(|method| method.as_str() == request.method()).unwrap_or(Method::Other);
+        // It is passed on as it came; but who reads it in any case must not be asked what a rule forbids.
+        let method = Method::new(request.method()).unwrap_or(Method::Other);
         let caller = exchange.caller(client);
         let meta = CallMeta {
             endpoint: &forward::rooted(path),

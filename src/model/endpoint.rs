@@ -87,7 +87,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// `text` with each `%XX` replaced by its byte; `None` when one is malformed.
-fn decode_once(text: &str) -> Option<Cow<'_, [u8]>> {
+pub(crate) fn decode_once(text: &str) -> Option<Cow<'_, [u8]>> {
     if !text.contains('%') {
         return Some(Cow::Borrowed(text.as_bytes()));
     }

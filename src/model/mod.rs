@@ -19,6 +19,7 @@ pub mod time;
 
 pub use call::{Call, Caller, Method, Reply, RequestId};
 pub use endpoint::Endpoint;
+pub(crate) use endpoint::decode_once;
 pub use error::{CallError, Cause, ConnectFailure, Failure, Invalid, Limit, Reason};
 pub use fallback::StaticAnswer;
 pub(crate) use headers::is_secret;

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::settings::{leaf, settings};
-use crate::model::{Endpoint, Invalid, Method};
+use crate::model::{Endpoint, Invalid, Method, decode_once};
 
 settings! {
     /// A rule.
@@ -57,7 +57,9 @@ impl Rules {
                 Action::Audit
             };
         }
-        self.0.iter().find(|rule| rule.covers(caller, method, path)).map_or(Action::Deny, |rule| rule.action)
+        // What is not plain has been refused, unless no rule is about paths.
+        let path = decode_once(path).unwrap_or_default();
+        self.0.iter().find(|rule| rule.covers(caller, method, &path)).map_or(Action::Deny, |rule| rule.action)
     }
 
     fn ends_in_audit(&self) -> bool {
@@ -98,7 +100,8 @@ impl Rules {
 }
 
 impl Rule {
-    fn covers(&self, caller: Option<&str>, method: Method, path: &str) -> bool {
+    /// Whether it covers a call for a path, which is decoded.
+    fn covers(&self, caller: Option<&str>, method: Method, path: &[u8]) -> bool {
         let is_called = |rule: &String| match (rule.strip_suffix('*'), caller) {
             (_, None) => false,
             (Some(begin), Some(name)) => name.starts_with(begin),
@@ -110,17 +113,19 @@ impl Rule {
     }
 }
 
-fn begins_with(path: &str, prefix: &str) -> bool {
-    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/'))
+/// Whether a decoded path begins with these whole segments. `%24` is `$`, and `%c3` is `%C3`: instances decode what they read.
+fn begins_with(path: &[u8], prefix: &str) -> bool {
+    let prefix = decode_once(prefix).unwrap_or_default();
+    path.strip_prefix(&*prefix).is_some_and(|rest| rest.first().is_none_or(|next| *next == b'/') || prefix.ends_with(b"/"))
 }
 
 /// Whether a path means the same to whoever reads it: no empty or dotted segment, no parameters of a segment, and nothing encoded that need
-/// not be (RFC 3986 §6.2.2), or that a second decoding would read anew.
+/// not be (RFC 3986 §6.2.2), or that would end or divide the path once it is decoded.
 fn is_plain(path: &str) -> bool {
     let empty_inside = path.get(1..).is_some_and(|rest| rest.contains("//") || rest.starts_with('/'));
     let dotted = path.split('/').any(|segment| segment == "." || segment == "..");
     let encoded = |at: usize| path.get(at + 1..at + 3).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-    let may_be = |byte: u8| !(byte.is_ascii_alphanumeric() || b"-._~/\\;%".contains(&byte) || byte.is_ascii_control());
+    let may_be = |byte: u8| !(byte.is_ascii_alphanumeric() || b"-._~/\\;%?#".contains(&byte) || byte.is_ascii_control());
     path.starts_with('/')
         && !empty_inside
         && !dotted
@@ -190,10 +195,23 @@ mod tests {
             "/x//y",
             "/x/.",
             "/x%3by",
+            "/admin%3Fx",
+            "/admin%23",
             "*",
             "admin",
         ] {
             assert_eq!(rules.judge(None, Method::Get, path), Action::Deny, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_character_is_the_same_whether_it_is_encoded_or_not_and_with_whatever_digits() {
+        let rules = rules(&json!([{"pathPrefixes": ["/$metadata", "/caf%C3%A9", "/a%3Ab", "/c+d"], "action": "deny"}, {}]));
+        for path in ["/$metadata", "/%24metadata/x", "/caf%c3%a9", "/caf%C3%a9/x", "/a:b", "/a%3ab", "/c+d/x", "/c%2Bd", "/c%2bd"] {
+            assert_eq!(rules.judge(None, Method::Get, path), Action::Deny, "{path}");
+        }
+        for path in ["/%24metadatas", "/caf%C3%A8", "/c%20d", "/a%3Abc"] {
+            assert_eq!(rules.judge(None, Method::Get, path), Action::Allow, "{path}");
         }
     }
 

@@ -67,6 +67,19 @@ fn calls_are_judged_the_same_in_the_event_loops_on_the_workers_and_through_the_p
 }
 
 #[test]
+fn a_method_in_small_letters_is_judged_as_the_one_that_some_instances_take_it_for() {
+    let upstream = Upstream::start(|asked| ok(asked.method.clone()));
+    let mesh = Guarded::new(&lines());
+    mesh.ask("root", "POST", "/register", &at("s", "i", upstream.port())).with_status(200);
+    mesh.ask("root", "PUT", "/services/s/policy", &json!({"allow": [{"methods": ["DELETE"], "action": "deny"}, {}]})).with_status(200);
+    for method in ["DELETE", "delete", "Delete"] {
+        assert_eq!(mesh.ask("web", method, "/proxy/s/x", &Value::Null).with_status(403).reason(), "forbidden", "{method}");
+    }
+    assert_eq!(mesh.ask("web", "get", "/proxy/s/x", &Value::Null).with_status(200).text(), "get", "and is passed on as it came");
+    assert_eq!(upstream.requests(), 1);
+}
+
+#[test]
 fn calls_from_within_the_process_are_judged_as_well() {
     let upstream = Upstream::named("hello");
     let mesh = Mesh::builder().background(false).defaults(rules()).build().expect("a mesh");
