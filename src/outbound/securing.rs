@@ -124,6 +124,8 @@ impl Secured {
     /// What an error of it means: one of TLS is either a refusal, of which nothing has been processed, or the end of trusting what comes.
     fn fault(&self, error: io::Error) -> ureq::Error {
         match trust::said(&error) {
+            // An end that the instance has not announced may be anybody's, and ureq would take it for that of an answer without a length.
+            None if error.kind() == io::ErrorKind::UnexpectedEof => carry(Failure::Reset).into(),
             None => error.into(),
             Some(said) => match trust::refusal(said).filter(|_| !self.answered) {
                 Some(why) => carry(Failure::Connect(ConnectFailure::Tls(why))).into(),

@@ -191,6 +191,46 @@ mod with_certificates {
         }
     }
 
+    /// An instance that answers without a length and ends its connection, announced or not: who is in between can end it anywhere.
+    fn answering_without_a_length(papers: &Papers, announced: bool) -> u16 {
+        use std::io::{Read, Write};
+        use std::net::TcpListener;
+        use std::thread;
+
+        let config = papers.instance(&papers.issue("instance", "DNS:localhost"), false);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut session = rustls::ServerConnection::new(config.clone()).expect("a session");
+                let mut asked = [0; 4096];
+                if !rustls::Stream::new(&mut session, &mut stream).read(&mut asked).is_ok_and(|read| read > 0) {
+                    continue;
+                }
+                session.writer().write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhalf of it").expect("room");
+                if announced {
+                    session.send_close_notify();
+                }
+                let mut bytes = Vec::new();
+                while session.wants_write() {
+                    session.write_tls(&mut bytes).expect("bytes");
+                }
+                let _ = stream.write_all(&bytes);
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn an_answer_without_a_length_is_whole_only_if_its_end_is_announced() {
+        let papers = Papers::new();
+        let house = house(trusting(&papers));
+        register(&house, answering_without_a_length(&papers, true), &json!({"healthy": true}));
+        assert_eq!(house.call("s", "/").with_status(200).text(), "half of it");
+        register(&house, answering_without_a_length(&papers, false), &json!({"healthy": true}));
+        assert_eq!(house.call("s", "/").with_status(503).reason(), "upstream_reset");
+    }
+
     #[test]
     fn an_instance_by_openssl_is_called_in_both_versions() {
         use std::io::{BufRead, BufReader};
