@@ -153,14 +153,12 @@ mod with_certificates {
         assert!(failed.text().contains("it refused ours: "), "{}", failed.text());
     }
 
-    #[test]
-    fn what_comes_beyond_an_answer_is_never_taken_for_the_next() {
+    /// An instance that says this to each request, all of it in one segment, and then goes on listening if it `stays`.
+    fn saying(papers: &Papers, stays: bool, say: impl Fn(&mut rustls::ServerConnection) + Copy + Send + 'static) -> u16 {
         use std::io::{Read, Write};
         use std::net::TcpListener;
         use std::thread;
 
-        let papers = Papers::new();
-        let house = house(trusting(&papers));
         let config = papers.instance(&papers.issue("instance", "DNS:localhost"), false);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("bound").port();
@@ -170,19 +168,35 @@ mod with_certificates {
                 thread::spawn(move || {
                     let mut asked = [0; 4096];
                     while rustls::Stream::new(&mut session, &mut stream).read(&mut asked).is_ok_and(|read| read > 0) {
-                        // Two records in one segment, of which the second belongs to nothing.
-                        for said in [answer(200, &[], "fine"), answer(200, &[], "poison")] {
-                            session.writer().write_all(&said).expect("room");
-                        }
+                        say(&mut session);
                         let mut bytes = Vec::new();
                         while session.wants_write() {
                             session.write_tls(&mut bytes).expect("bytes");
                         }
-                        if stream.write_all(&bytes).is_err() {
+                        if stream.write_all(&bytes).is_err() || !stays {
                             return;
                         }
                     }
                 });
+            }
+        });
+        port
+    }
+
+    fn say(session: &mut rustls::ServerConnection, what: &[u8]) {
+        use std::io::Write;
+
+        session.writer().write_all(what).expect("room");
+    }
+
+    #[test]
+    fn what_comes_beyond_an_answer_is_never_taken_for_the_next() {
+        let papers = Papers::new();
+        let house = house(trusting(&papers));
+        // Two records in one segment, of which the second belongs to nothing.
+        let port = saying(&papers, true, |session| {
+            for said in [answer(200, &[], "fine"), answer(200, &[], "poison")] {
+                say(session, &said);
             }
         });
         register(&house, port, &json!({"healthy": true}));
@@ -193,32 +207,12 @@ mod with_certificates {
 
     /// An instance that answers without a length and ends its connection, announced or not: who is in between can end it anywhere.
     fn answering_without_a_length(papers: &Papers, announced: bool) -> u16 {
-        use std::io::{Read, Write};
-        use std::net::TcpListener;
-        use std::thread;
-
-        let config = papers.instance(&papers.issue("instance", "DNS:localhost"), false);
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("bound").port();
-        thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let mut session = rustls::ServerConnection::new(config.clone()).expect("a session");
-                let mut asked = [0; 4096];
-                if !rustls::Stream::new(&mut session, &mut stream).read(&mut asked).is_ok_and(|read| read > 0) {
-                    continue;
-                }
-                session.writer().write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhalf of it").expect("room");
-                if announced {
-                    session.send_close_notify();
-                }
-                let mut bytes = Vec::new();
-                while session.wants_write() {
-                    session.write_tls(&mut bytes).expect("bytes");
-                }
-                let _ = stream.write_all(&bytes);
+        saying(papers, false, move |session| {
+            say(session, b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhalf of it");
+            if announced {
+                session.send_close_notify();
             }
-        });
-        port
+        })
     }
 
     #[test]
