@@ -8,7 +8,7 @@ use super::forward::{self, Delivered};
 use super::gate::Side;
 use super::http1::{Body, Fault, Framing};
 use super::line::{Line, Phase};
-use super::reactor::Loop;
+use super::reactor::{Loop, Turn};
 use super::socket::Moved;
 use crate::contract::wire::is_bodiless;
 use crate::mesh::MAX_ANSWER;
@@ -17,9 +17,6 @@ use crate::model::{ConnectFailure, Failure};
 
 /// Answers before the answer that are passed on; more are thrown away.
 const MAX_INTERIM: u8 = 16;
-/// How often a stream is read before others have a turn: whoever sends faster than it is read would else have the loop for itself, and no
-/// deadline would be looked at.
-pub(super) const TURN: usize = 16;
 
 impl Loop {
     /// Waits for the head of the answer. `None`: it has come, and its body is to follow.
@@ -30,7 +27,7 @@ impl Loop {
         calling: &mut Calling,
         line: &mut Line,
     ) -> Option<Heard> {
-        let mut left = TURN;
+        let mut turn = Turn::new();
         loop {
             if !line.input.is_empty() {
                 match line.answer.parse(line.input.rest(), line.to_head) {
@@ -46,11 +43,10 @@ impl Loop {
                     Err(fault) => return Some(Heard::Failed(protocol(fault))),
                 }
             }
-            if left == 0 {
+            if turn.is_over() {
                 self.again.extend(line.owner);
                 return Some(Heard::Nothing);
             }
-            left -= 1;
             match line.read(&mut self.spare, line.input.len()) {
                 Moved::Bytes(0) | Moved::Broken => {
                     if let Some(why) = line.refusal() {
@@ -153,7 +149,7 @@ impl Loop {
         line: &mut Line,
     ) -> Result<Option<bool>, Failure> {
         let mut collected = std::mem::take(&mut calling.collected);
-        let mut left = TURN;
+        let mut turn = Turn::new();
         loop {
             let piece = line.body.take(line.input.rest()).map_err(protocol)?;
             let data = line.input.rest().get(piece.data.clone()).unwrap_or_default();
@@ -180,12 +176,11 @@ impl Loop {
             if piece.taken > 0 && !line.input.is_empty() {
                 continue;
             }
-            if left == 0 {
+            if turn.is_over() {
                 self.again.extend(line.owner);
                 calling.collected = collected;
                 return Ok(Some(false));
             }
-            left -= 1;
             match line.read(&mut self.spare, collected.len()) {
                 Moved::Bytes(0) if line.body.may_end_here() => {
                     calling.collected = collected;
@@ -226,7 +221,8 @@ impl Loop {
     /// Passes the body on, as fast as the caller takes it. Answers whether all of it has been.
     fn relay(&mut self, client: &mut Client, exchange: &Exchange, calling: &mut Calling, line: &mut Line) -> Result<bool, Failure> {
         let unchunk = line.answer.framing() == Framing::Chunked && exchange.request.is_1_0();
-        for _ in 0..TURN {
+        let mut turn = Turn::new();
+        while !turn.is_over() {
             if !line.input.is_empty() {
                 let taken = if unchunk {
                     let piece = line.body.take(line.input.rest()).map_err(protocol)?;

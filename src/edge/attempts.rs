@@ -3,13 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::answers::TURN;
 use super::calls::{Calling, Form, Heard, REPLAYED};
 use super::client::Client;
 use super::exchange::{Exchange, Flow, Task};
 use super::forward;
 use super::line::{Line, Phase};
-use super::reactor::Loop;
+use super::reactor::{Loop, Turn};
 use super::slots::Key;
 use super::socket::{Moved, Socket};
 use super::timers::Tick;
@@ -201,13 +200,12 @@ impl Loop {
 
     /// Passes the request's body on as it comes, as fast as the instance takes it.
     fn pump(&mut self, client: &mut Client, exchange: &mut Exchange, calling: &mut Calling, line: &mut Line) -> Result<(), Heard> {
-        let mut left = TURN;
+        let mut turn = Turn::new();
         while !exchange.incoming.is_done() && line.output.is_empty() && !line.deaf {
-            if left == 0 {
+            if turn.is_over() {
                 self.again.extend(line.owner);
                 break;
             }
-            left -= 1;
             if client.input.is_empty() {
                 if !calling.delivering {
                     self.tell_to_go_on(client, exchange);

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::answers::TURN;
 use super::buffers::{ALWAYS, gather};
 use super::calls::Calling;
 use super::client::{Client, Stage};
@@ -12,7 +11,7 @@ use super::config::InvokeOn;
 use super::gate::Side;
 use super::http1::{Body, Fault, Framing, RequestHead};
 use super::inner::Hand;
-use super::reactor::Loop;
+use super::reactor::{Loop, Turn};
 use super::slots::Key;
 use super::socket::Moved;
 use super::timers::Tick;
@@ -289,14 +288,13 @@ impl Loop {
     /// Takes in the body, and then does what it is for.
     fn gather(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange, goal: Goal) -> Flow {
         let most = self.most_gathered(goal);
-        let mut left = TURN;
+        let mut turn = Turn::new();
         while !exchange.incoming.is_done() {
             if client.input.is_empty() {
-                if left == 0 {
+                if turn.is_over() {
                     self.again.push(key);
                     return Flow::Wait;
                 }
-                left -= 1;
                 self.tell_to_go_on(client, exchange);
                 match client.read(&mut self.spare, exchange.gathered.len()) {
                     Moved::Bytes(0) | Moved::Broken => return Flow::Abort,

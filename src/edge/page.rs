@@ -34,10 +34,10 @@ impl Loop {
             && !Need::of(request.method(), request.target().split('?').next().unwrap_or_default()).is_open();
         let may_be_a_pages = of_api || matches!(goal, Goal::Invoke | Goal::Proxy(paths::Proxied::Path(..)));
         // A browser lets any page read and write what comes of this one: only its origin tells.
-        let is_talk = tunnel::asked_for(request) == tunnel::Asked::WebSocket;
+        let is_talk = || tunnel::asked_for(request) == tunnel::Asked::WebSocket;
         let judged = if !may_be_a_pages {
             Ok(())
-        } else if matches!(request.method(), "GET" | "HEAD" | "OPTIONS") && !is_talk {
+        } else if matches!(request.method(), "GET" | "HEAD" | "OPTIONS") && !is_talk() {
             browser::judge_reading(request.authority(), door.is_judged)
         } else {
             browser::judge(request.authority(), origin, door.is_judged, welcome)

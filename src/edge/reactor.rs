@@ -25,6 +25,23 @@ use crate::mesh::Wake;
 use crate::model::{RequestId, ServiceName};
 use crate::telemetry::doors::LoopCounters;
 
+/// How often somebody is read from before others have a turn: whoever sends faster than it is read would else have the loop for itself, and
+/// no deadline would be looked at. Who has more to come is put in [`Loop::again`].
+pub(super) struct Turn(usize);
+
+impl Turn {
+    pub(super) const fn new() -> Self {
+        Self(16)
+    }
+
+    /// Whether there is nothing left of it; else it is one less.
+    pub(super) const fn is_over(&mut self) -> bool {
+        let is_over = self.0 == 0;
+        self.0 = self.0.saturating_sub(1);
+        is_over
+    }
+}
+
 /// An event loop and all it serves.
 pub(super) struct Loop {
     pub(super) index: usize,

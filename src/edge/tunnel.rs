@@ -1,12 +1,11 @@
 //! WebSockets: after both sides have agreed to switch, bytes in both directions, unread.
 
-use super::answers::TURN;
 use super::calls::Form;
 use super::client::Client;
 use super::exchange::{Exchange, Flow, Task};
 use super::http1::RequestHead;
 use super::line::Line;
-use super::reactor::Loop;
+use super::reactor::{Loop, Turn};
 use super::slots::Key;
 use super::socket::Moved;
 use crate::mesh::call::{CallMachine, Step};
@@ -72,13 +71,12 @@ impl Loop {
     }
 
     fn pass(&mut self, client: &mut Client, line: &mut Line, tunnel: &mut Tunnel) -> Flow {
-        let (mut moved, mut left) = (true, TURN);
+        let (mut moved, mut turn) = (true, Turn::new());
         while moved {
-            if left == 0 {
+            if turn.is_over() {
                 self.again.extend(line.owner);
                 break;
             }
-            left -= 1;
             moved = false;
             line.flush();
             self.flush(client);
