@@ -43,7 +43,8 @@ def talk(port: int, instance: int) -> None:
     def ask(method: str, path: str, body: dict | None = None) -> None:
         mesh.request(method, path, body and json.dumps(body), {"Content-Type": "application/json"} if body else {})
         answer = mesh.getresponse()
-        if answer.read() and answer.status != 200:
+        answer.read()
+        if answer.status != 200:
             sys.exit(f"{method} {path}: {answer.status}")
 
     health = f"http://127.0.0.1:{instance}/health"
@@ -77,7 +78,7 @@ def objects(map_of_linker: str) -> dict[str, str]:
     """The member of an archive that each C function comes from: its sections do not bear its name."""
     found, member = {}, None
     for line in Path(map_of_linker).read_text().splitlines()[1:]:
-        if match := re.search(r"(\w+\.a)\((\S+\.o)\):\(\.text", line):
+        if match := re.search(r"([\w.-]+\.a)\((\S+\.o)\):\(\.text", line):
             member = f"{match[1]}:{match[2]}"
         elif re.search(r":\(|^\s*\w+\s+\w+\s+\w+\s+\d+ \.", line):
             member = None

@@ -43,7 +43,7 @@
 //!
 //! - Who holds a token is who it names. Tokens are as safe as the way they travel: beyond loopback, put TLS in front or use it.
 //! - What instances do with a request that they were allowed to get, and whether they are who they say: `register` is a matter of trust.
-//! - Rules tell paths apart as they are written: `/Admin` is not `/admin`. An instance that takes both for the same needs a rule for both,
+//! - Rules tell paths apart as they are written, encoded or not: `/Admin` is not `/admin`. An instance that takes both for the same needs a rule for both,
 //!   or a list of what is allowed instead of one of what is not.
 //! - Somebody who can read the memory of the process, or its files as its user.
 //! - Connections that are open when the authority of clients changes: they keep the name that they have proven until they close. A token that
