@@ -139,8 +139,9 @@ impl Client {
 
     /// Sends a request and reads its answer. `Host` and framing are added.
     pub(crate) fn ask(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Answer> {
-        self.send(&request(method, target, headers, body))?;
-        self.receive(method == "HEAD")
+        // Whoever is refused while it still sends finds the answer all the same, as with curl.
+        let sent = self.send(&request(method, target, headers, body));
+        self.receive(method == "HEAD").or_else(|error| sent.and(Err(error)))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A watch lasts a few seconds and is then begun anew from where it was: one that has died silently looks like one on which nothing
 //! happens, and time alone never moves it on. Everything is read anew when etcd no longer has what came in between, when it is not the one
-//! it was, and every few minutes in any case.
+//! it was, and every few minutes in any case. One that was restored is known by its revision, which has gone back; where as much was written
+//! again before anybody looked, only by those few minutes.
 
 use std::io;
 use std::sync::Arc;
