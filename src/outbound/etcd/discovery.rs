@@ -41,7 +41,7 @@ pub(super) fn start(shared: &Arc<Shared>, mesh: &Mesh, loaded: &Snapshot) -> io:
     let discovery = Discovery {
         shared: Arc::clone(shared),
         mesh: Arc::downgrade(&mesh.inner),
-        next: loaded.header.revision + 1,
+        next: loaded.header.next(),
         cluster: loaded.header.cluster_id,
         born: loaded.born,
         anew_at: if is_whole { now + ANEW } else { now },
@@ -140,7 +140,7 @@ impl Discovery {
             }
         };
         let header = found.header;
-        if self.born > 0 && born != self.born || self.cluster > 0 && header.cluster_id != self.cluster || header.revision + 1 < self.next {
+        if self.born > 0 && born != self.born || self.cluster > 0 && header.cluster_id != self.cluster || header.next() < self.next {
             self.anew_at = SystemClock.now();
         } else {
             self.born = born;
@@ -220,7 +220,7 @@ impl Discovery {
         if !first.created || first.canceled {
             return self.canceled(first);
         }
-        if first.header.revision + 1 < self.next || first.header.cluster_id != self.cluster {
+        if first.header.next() < self.next || first.header.cluster_id != self.cluster {
             return Ended::Lost;
         }
         self.hears_again();
@@ -308,7 +308,7 @@ impl Discovery {
                 changes.push((key, None));
             }
             mesh.learned_until(Version(revision));
-            self.next = self.next.max(revision + 1);
+            self.next = self.next.max(revision.saturating_add(1));
         }
         self.cache_changes(changes.iter().map(|(key, document)| (key, document.as_ref())), mesh);
     }
