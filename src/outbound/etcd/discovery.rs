@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 /// Waits between attempts to reach etcd.
 pub(super) const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(3);
+/// What is over before that has come to nothing.
+const BRIEF: Duration = Duration::from_secs(1);
 
 /// Starts it; it goes on from what was loaded. It ends when the mesh does.
 pub(super) fn start(shared: &Arc<Shared>, mesh: &Mesh, loaded: &Snapshot) -> io::Result<()> {
@@ -68,6 +70,7 @@ pub(super) struct Discovery {
     pub(super) anew_at: Instant,
     /// Something has broken off since it was last looked whether etcd is the one it was.
     pub(super) uneasy: bool,
+    /// Rounds in a row that came to nothing.
     pub(super) failures: u32,
 }
 
@@ -84,25 +87,38 @@ enum Ended {
 impl Discovery {
     fn run(mut self) {
         while !self.shared.is_stopped() {
+            let began = SystemClock.now();
             match self.round() {
-                Ok(()) => self.failures = 0,
+                Ok(Ended::Broken | Ended::Lost) if SystemClock.now().saturating_duration_since(began) < BRIEF => {
+                    // One watch that breaks off is begun anew at once; one after the other is not worth the hurry.
+                    if self.failures > 0 {
+                        self.pause(self.failures - 1);
+                    }
+                    self.failures = self.failures.saturating_add(1);
+                }
+                Ok(_) => self.failures = 0,
                 Err(fault) => {
                     self.uneasy = true;
                     self.fell_deaf(fault.why());
-                    let wait = SHORTEST * 2_u32.saturating_pow(self.failures.min(6));
-                    self.failures += 1;
-                    let wait = wait.min(LONGEST).mul_f64(0.75 + 0.25 * fraction(SystemDice.roll()));
-                    SystemClock.park_until(SystemClock.now() + wait);
+                    self.pause(self.failures);
+                    self.failures = self.failures.saturating_add(1);
                 }
             }
         }
+    }
+
+    /// Waits before the next round, after so many others in a row that did.
+    fn pause(&self, failures: u32) {
+        let wait = (SHORTEST * 2_u32.saturating_pow(failures.min(6))).min(LONGEST);
+        let wait = wait.mul_f64(0.75 + 0.25 * fraction(SystemDice.roll()));
+        SystemClock.park_until(SystemClock.now() + wait);
     }
 
     pub(super) fn mesh(&self) -> Option<Mesh> {
         self.mesh.upgrade().map(|inner| Mesh { inner })
     }
 
-    fn round(&mut self) -> Result<(), Fault> {
+    fn round(&mut self) -> Result<Ended, Fault> {
         let is_down = self.shared.state.with(|state| state.down.is_some());
         if self.uneasy || is_down {
             self.look_whether_it_is_the_same()?;
@@ -113,12 +129,13 @@ impl Discovery {
         }
         self.show_this_node()?;
         self.forget_what_fails();
-        match self.watch()? {
+        let ended = self.watch()?;
+        match ended {
             Ended::Over => {}
             Ended::Broken => self.uneasy = true,
             Ended::Lost => self.anew_at = SystemClock.now(),
         }
-        Ok(())
+        Ok(ended)
     }
 
     /// Reads when the registry began, from a majority of the members: that they answer at all says that changes can be made.
