@@ -17,7 +17,9 @@ use super::client::Fault;
 use super::doubt::CONFIRM;
 use super::heard;
 use super::keys::{self, Place};
+use super::line::LONGEST as LONGEST_LINE;
 use super::shared::{Shared, Snapshot};
+use super::strays::Strays;
 use super::wire::{Decided, Event, Granted, Kind, Line, Ranged, Watched, encoded};
 use crate::mesh::learning::Trust;
 use crate::mesh::record::{Document, Key, Version};
@@ -49,6 +51,7 @@ pub(super) fn start(shared: &Arc<Shared>, mesh: &Mesh, loaded: &Snapshot) -> io:
         anew_at: if is_whole { now + ANEW } else { now },
         uneasy: true,
         failures: 0,
+        strays: Strays::default(),
     };
     if is_whole {
         discovery.cache(loaded, mesh);
@@ -72,6 +75,8 @@ pub(super) struct Discovery {
     pub(super) uneasy: bool,
     /// Rounds in a row that came to nothing.
     pub(super) failures: u32,
+    /// What was changed to something that is not understood.
+    strays: Strays,
 }
 
 /// How a watch ended.
@@ -129,7 +134,9 @@ impl Discovery {
         }
         self.show_this_node()?;
         self.forget_what_fails();
-        let ended = self.watch()?;
+        let ended = self.watch();
+        self.strays.tell();
+        let ended = ended?;
         match ended {
             Ended::Over => {}
             Ended::Broken => self.uneasy = true,
@@ -253,6 +260,8 @@ impl Discovery {
             let watched = match heard::read(&line) {
                 Ok(watched) if !watched.canceled => watched,
                 Ok(canceled) => return self.canceled(&canceled),
+                // Too much to be taken in at once: what it says is read anew.
+                Err(_) if line.len() as u64 > LONGEST_LINE => return Ended::Lost,
                 Err(_) => return Ended::Broken,
             };
             let Some(mesh) = self.mesh() else { return Ended::Over };
@@ -294,10 +303,10 @@ impl Discovery {
                             mesh.learn(kept.document.clone(), kept.version, Trust::Newer);
                             changes.push((key, Some(kept.document)));
                         }
-                        Err(fault) => log::warn!("{key} was changed in etcd to something that is left alone: {fault}"),
+                        Err(fault) => self.strays.add(&key, &fault),
                     },
                     (Some(Place::Node(id)), Kind::Put) => {
-                        if let Some(node) = keys::node(&event.kv) {
+                        if let Some(node) = keys::node(&id, &event.kv) {
                             self.shared.state.with(|state| state.nodes.insert(id, node));
                         }
                     }

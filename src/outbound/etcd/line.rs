@@ -18,10 +18,9 @@ use crate::outbound::upstream::Nowhere;
 
 /// How long a connection may take to be made, a look-up of the name included.
 pub(super) const CONNECT: Duration = Duration::from_millis(500);
-/// The largest answer; etcd is asked for pages.
-const LARGEST: u64 = 256 * 1024 * 1024;
-/// The longest line of a stream.
-const LONGEST_LINE: u64 = 64 * 1024 * 1024;
+/// The longest answer, and the longest line of a stream: what is longer is cut off one byte beyond, so that it shows. A page of the registry
+/// seldom has a megabyte, but others may put up to 1.5 MiB under each key.
+pub(super) const LONGEST: u64 = 64 * 1024 * 1024;
 /// Connections kept for a member: as many as changes may be under way.
 const IDLE_CONNECTIONS: usize = 32;
 
@@ -167,7 +166,7 @@ impl Line {
     pub(super) fn ask(&self, path: &str, body: &[u8], token: Option<&str>, within: Duration) -> Result<Answer<Vec<u8>>, String> {
         let (status, reader) = self.begin(path, body, token, within)?;
         let mut bytes = Vec::new();
-        reader.take(LARGEST).read_to_end(&mut bytes).map_err(|error| why(&error))?;
+        reader.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|error| why(&error))?;
         Ok((status, bytes))
     }
 
@@ -201,7 +200,7 @@ impl Lines {
     /// The next line; `None` at the end, whatever ended it.
     pub(super) fn next(&mut self) -> Option<Vec<u8>> {
         let mut line = Vec::new();
-        match (&mut self.0).take(LONGEST_LINE).read_until(b'\n', &mut line) {
+        match (&mut self.0).take(LONGEST + 1).read_until(b'\n', &mut line) {
             Ok(_) if line.ends_with(b"\n") => Some(line),
             // A refusal comes without one.
             Ok(read) if read > 0 => Some(line),
