@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weft::mesh::ports::Store;
+use weft::model::ServiceName;
 use weft::outbound::etcd::{Config, Etcd};
 use weft::policy::upstreams;
 use weft::{Call, Mesh};
@@ -154,6 +155,18 @@ fn keys_that_are_no_text_hide_none_of_ours() {
     }
     let etcd = Upstream::start(move |asked| honest(asked, &all, "5"));
     assert_eq!(known(&mesh(&etcd)), [("i".to_owned(), 1)]);
+}
+
+#[test]
+fn very_many_policies_of_which_one_is_nonsense_hold_up_no_start() {
+    // All of them would be looked at for each of them, if each were not looked at alone: for minutes.
+    let name = |n: usize| format!("s{n}");
+    let policy = |n: usize| json!({"name": name(n), "patch": {"retry": {"maxRetries": if n == 7 { -1 } else { 9 }}}}).to_string();
+    let all = (0..4_000).map(|n| (format!("/mesh/v1/policies/{}", name(n)).into_bytes(), policy(n).into_bytes())).collect();
+    let etcd = Upstream::start(move |asked| honest(asked, &all, "5"));
+    let mesh = mesh(&etcd);
+    let retries = |n: usize| mesh.policy(&ServiceName::new(&name(n)).expect("a name")).retry.max_retries;
+    assert_eq!((retries(6), retries(7), retries(3_999)), (9, 3, 9));
 }
 
 #[test]
