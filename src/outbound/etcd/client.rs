@@ -174,7 +174,7 @@ impl Client {
             return Ok(Some(token));
         }
         let refused = |why: String| Fault::Refused { code: UNAUTHENTICATED, why };
-        let password = password(&user.password_file).map_err(|error| refused(format!("{}: {error}", shown(&user.password_file))))?;
+        let password = password(&user.password_file).map_err(|why| refused(format!("{} {why}", shown(&user.password_file))))?;
         let body = json!({"name": user.name, "password": password}).to_string();
         let (status, answer) = line.ask("/v3/auth/authenticate", body.as_bytes(), None, within).map_err(Fault::Unreachable)?;
         match status {

@@ -1,6 +1,5 @@
 //! The only ureq that speaks to etcd: one member, asked for an answer or for a stream.
 
-use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use crate::model::sync::Locked;
 use crate::model::{Failure, HealthTarget, Invalid, Scheme, authority};
 use crate::outbound::SystemResolver;
 use crate::outbound::connection::{Ask, BUFFER, Dialer};
+use crate::outbound::files::{self, Openness};
 use crate::outbound::upstream::Nowhere;
 
 /// How long a connection may take to be made, a look-up of the name included.
@@ -39,9 +39,9 @@ impl Identity {
             use crate::model::shown;
             use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
             let fault = |key: &str, path: &str, why: &str| Invalid::new(format!("registry.etcd.{key}"), format!("{}: {why}", shown(path)));
-            let read = |key: &str, path: &str| fs::read(path).map_err(|error| fault(key, path, &error.to_string()));
+            let read = |key: &str, path: &str, openness| files::read(path, openness).map_err(|why| fault(key, path, &why));
             let certificates = |key: &str, path: &str| -> Result<Vec<Certificate<'static>>, Invalid> {
-                let pem = read(key, path)?;
+                let pem = read(key, path, Openness::Any)?;
                 let found = parse_pem(&pem).filter_map(|item| match item {
                     Ok(PemItem::Certificate(certificate)) => Some(certificate),
                     _ => None,
@@ -54,9 +54,9 @@ impl Identity {
                 tls = tls.root_certs(RootCerts::new_with_certs(&certificates("caFile", &config.ca_file)?));
             }
             if !config.cert_file.is_empty() {
-                let pem = read("keyFile", &config.key_file)?;
-                let key = PrivateKey::from_pem(&pem)
-                    .map_err(|error| fault("keyFile", &config.key_file, &format!("holds no key in PEM: {error}")))?;
+                let pem = read("keyFile", &config.key_file, Openness::OwnerOnly)?;
+                // What the parser saw is part of no message: it may be half a key.
+                let key = PrivateKey::from_pem(&pem).map_err(|_| fault("keyFile", &config.key_file, "holds no key in PEM"))?;
                 tls = tls.client_cert(Some(ClientCert::new_with_certs(&certificates("certFile", &config.cert_file)?, key)));
             }
             Ok(Self { config: tls.build() })
@@ -71,8 +71,9 @@ impl Identity {
 }
 
 /// A password as it stands in its file, without the newline at its end.
-pub(super) fn password(path: &str) -> io::Result<String> {
-    fs::read_to_string(path).map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+pub(super) fn password(path: &str) -> Result<String, String> {
+    let text = String::from_utf8(files::read(path, Openness::OwnerOnly)?).map_err(|_| "is no text".to_owned())?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// The connection of a stream, to be cut from outside.
