@@ -16,7 +16,7 @@ use super::instances::RegistryError;
 use super::membership::Upsert;
 use super::ports::{Refused, StoreError};
 use super::record::{Document, Key, Record, Version};
-use super::registry::{Layers, Put};
+use super::registry::Put;
 use super::seat::{Arrival, News};
 use super::{Member, Mesh, Newcomer};
 use crate::model::{Host, InstanceId, Limit, ServiceName, authority, shown};
@@ -158,13 +158,11 @@ impl Mesh {
                 Some(patch) => store.put(&Document::Policy(service.clone(), patch.clone()), seen),
                 None => Ok(self.delete(&Key::Policy(service.clone())).map(|()| Version::default())?),
             };
-            let mut tried = Layers::clone(&registry.layers());
-            tried.set(service, patch.clone().map(|patch| Put { patch, version: seen, in_part: false }));
-            tried.policy(service)?;
+            let tried = patch.clone().map(|patch| Put { patch, version: seen, in_part: false });
+            registry.layers().policy_under(service, tried.as_ref())?;
             match if patch == before && self.has_version(seen) { Ok(seen) } else { keep(patch.as_ref(), seen) } {
                 Ok(version) => {
-                    let made =
-                        registry.change_layers(|layers| layers.set(service, patch.map(|patch| Put { patch, version, in_part: false })));
+                    let made = registry.put(service, patch.map(|patch| Put { patch, version, in_part: false }));
                     // The configuration was reloaded meanwhile, and the two do not go together: as if it had not been tried.
                     return made.map_err(|fault| keep(before.as_ref(), version).err().map_or(RegistryError::Invalid(fault), unavailable));
                 }
@@ -224,13 +222,8 @@ impl Mesh {
     }
 
     fn restore_policies(&self, policies: Vec<(ServiceName, Put)>) {
-        let registry = &self.inner.registry;
-        let all = registry.change_layers(|layers| policies.iter().for_each(|(service, put)| layers.set(service, Some(put.clone()))));
-        if all.is_ok() {
-            return;
-        }
         for (service, put) in policies {
-            if let Some(fault) = registry.put_kept(&service, &put) {
+            if let Some(fault) = self.inner.registry.put_kept(&service, &put) {
                 let detail =
                     format!("the policy that was put is not in force but for its rules, it does not go with the configuration: {fault}");
                 self.inner.events.publish(Kind::Warning, Some(&service), None, detail);

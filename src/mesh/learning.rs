@@ -62,7 +62,7 @@ impl Mesh {
             Key::Instance(service, id) => self.remove(service, id, None, Kind::Deregistered, "gone from the shared registry"),
             Key::Policy(service) => {
                 // What is valid with a layer is valid without it: the configuration was checked by itself.
-                let gone = self.inner.registry.change_layers(|layers| layers.set(service, None)).is_ok();
+                let gone = self.inner.registry.put(service, None).is_ok();
                 self.inner.events.publish(Kind::Policy, Some(service), None, "policy was taken back at another mesh".to_owned());
                 gone
             }

@@ -56,17 +56,13 @@ impl Layers {
         Self { defaults, configured, put: BTreeMap::new(), version: 0 }
     }
 
-    /// Puts something else on top for one service, or nothing.
-    pub(super) fn set(&mut self, service: &ServiceName, put: Option<Put>) {
-        match put {
-            Some(put) => drop(self.put.insert(service.clone(), put)),
-            None => drop(self.put.remove(service)),
-        }
-    }
-
     /// What is in force for `service`.
     pub(super) fn policy(&self, service: &ServiceName) -> Result<Policy, Invalid> {
-        let put = self.put.get(service);
+        self.policy_under(service, self.put.get(service))
+    }
+
+    /// What would be in force for `service` if that were put on top.
+    pub(super) fn policy_under(&self, service: &ServiceName, put: Option<&Put>) -> Result<Policy, Invalid> {
         let whole = self.with(service, put.map(|put| &put.patch));
         let Some(put) = put.filter(|put| put.in_part && whole.is_err()) else { return whole };
         // Whoever was kept out stays out: where the rules are what is wrong, everybody is.
@@ -89,10 +85,9 @@ impl Layers {
 
     /// Checks that every service's settings are valid together.
     fn check(&self) -> Result<(), Invalid> {
-        let named = |section: String| move |fault: Invalid| Invalid::new(format!("{section}.{}", fault.field), fault.why);
-        Self { defaults: self.defaults.clone(), ..Self::default() }.policy_of_nobody().map_err(named("defaults".to_owned()))?;
+        Self { defaults: self.defaults.clone(), ..Self::default() }.policy_of_nobody().map_err(|fault| within("defaults", fault))?;
         for service in self.configured.keys().chain(self.put.keys()) {
-            self.policy(service).map_err(named(format!("services.{service}")))?;
+            self.policy(service).map_err(|fault| within(&format!("services.{service}"), fault))?;
         }
         Ok(())
     }
@@ -175,11 +170,32 @@ impl Registry {
 
     /// Puts on top for one service what a store keeps, as far as it goes with the configuration. Answers what is wrong with it.
     pub(super) fn put_kept(&self, service: &ServiceName, put: &Put) -> Option<Invalid> {
-        let set = |in_part| self.change_layers(|layers| layers.set(service, Some(Put { in_part, ..put.clone() })));
+        let set = |in_part| self.put(service, Some(Put { in_part, ..put.clone() }));
         let fault = set(false).err()?;
         // Nothing is wrong with a part that is the configuration and rules about callers.
         let _ = set(true);
         Some(fault)
+    }
+
+    /// Puts something else on top for one service, or nothing, checks what is then in force for it and applies it. Two changes at once both
+    /// take effect. Costs the same however many services there are: a shared store may name very many.
+    pub(super) fn put(&self, service: &ServiceName, put: Option<Put>) -> Result<(), Invalid> {
+        let (policy, version) = self.layers.update(|current| {
+            let named = |fault| within(&format!("services.{service}"), fault);
+            let policy = current.policy_under(service, put.as_ref()).map_err(named)?;
+            // Nobody keeps them for long, so that they seldom need be copied.
+            let layers = Arc::make_mut(current);
+            match put {
+                Some(put) => drop(layers.put.insert(service.clone(), put)),
+                None => drop(layers.put.remove(service)),
+            }
+            layers.version += 1;
+            Ok((policy, layers.version))
+        })?;
+        if let Some(cluster) = self.find(service.as_str()) {
+            cluster.set_policy(Arc::new(policy), version);
+        }
+        Ok(())
     }
 
     /// Changes the settings, checks them as a whole, and applies them to every service. Two changes at once both take effect.
@@ -199,4 +215,9 @@ impl Registry {
         }
         Ok(())
     }
+}
+
+/// A fault in a section of the settings.
+fn within(section: &str, fault: Invalid) -> Invalid {
+    Invalid::new(format!("{section}.{}", fault.field), fault.why)
 }

@@ -1,8 +1,5 @@
 //! Certificates and keys from files in PEM. What is wrong with one is said with the setting that names it.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
@@ -10,10 +7,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::files::{self, Openness};
 use crate::model::{Invalid, shown};
-
-/// No file of certificates is longer; Mozilla's whole list is a quarter of it.
-const MOST: u64 = 1_048_576;
 
 /// Who does the cryptography: ring.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
@@ -56,28 +51,8 @@ pub(crate) fn key(setting: &'static str, path: &str) -> Result<PrivateKeyDer<'st
     PrivateKeyDer::from_pem_slice(&text).map_err(|_| fault(setting, path, "has no private key in it; PEM is expected, without a password"))
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Openness {
-    Any,
-    OwnerOnly,
-}
-
 fn read(setting: &'static str, path: &str, openness: Openness) -> Result<Vec<u8>, Invalid> {
-    let unreadable = |error: std::io::Error| fault(setting, path, &format!("cannot be read: {error}"));
-    let file = File::open(path).map_err(unreadable)?;
-    let about = file.metadata().map_err(unreadable)?;
-    let mode = about.mode() & 0o777;
-    // What is root's to give is given by group, as by systemd's LoadCredential= and secrets of Kubernetes.
-    let is_lent = about.uid() == 0 && !rustix::process::geteuid().is_root();
-    if openness == Openness::OwnerOnly && mode & if is_lent { 0o037 } else { 0o077 } != 0 {
-        return Err(fault(setting, path, &format!("can be read by others than its owner (mode {mode:04o}); chmod 600 it")));
-    }
-    let mut text = Vec::new();
-    file.take(MOST + 1).read_to_end(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > MOST {
-        return Err(fault(setting, path, "is longer than 1 MiB"));
-    }
-    Ok(text)
+    files::read(path, openness).map_err(|why| fault(setting, path, &why))
 }
 
 fn fault(setting: &'static str, path: &str, why: &str) -> Invalid {

@@ -10,6 +10,8 @@ pub(crate) mod certificates;
 mod connection;
 mod discovery;
 pub mod etcd;
+#[cfg(any(feature = "tls", feature = "etcd"))]
+mod files;
 mod health_checker;
 mod mirror;
 #[cfg(feature = "otlp")]

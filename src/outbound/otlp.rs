@@ -176,8 +176,10 @@ impl Worker {
         for retry in 0.. {
             let (wait, why) = match self.post(&body) {
                 Taken::All(rejected) => {
+                    // It can say any number.
+                    let rejected = rejected.min(spans);
                     self.rejected_are(rejected);
-                    self.count(spans.saturating_sub(rejected), rejected, 0);
+                    self.count(spans - rejected, rejected, 0);
                     return;
                 }
                 Taken::Never(why) => {

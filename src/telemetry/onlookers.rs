@@ -12,7 +12,7 @@ use super::taps::Taps;
 use super::trace::Trace;
 use super::traces::Traces;
 use crate::model::settings::{Millis, leaf, settings};
-use crate::model::{Invalid, shown};
+use crate::model::{HealthTarget, Invalid, shown};
 
 settings! {
     /// How single calls are looked at.
@@ -85,13 +85,11 @@ impl Config {
             return Ok(());
         }
         let fault = |why: &str| Err(Invalid::new("telemetry.otlp.endpoint", format!("{} {why}", shown(endpoint))));
-        let Some(rest) = endpoint.strip_prefix("http://") else {
+        if !endpoint.starts_with("http://") {
             return fault("is not an http:// address; for a collector elsewhere, let one beside the mesh pass spans on");
-        };
-        let host = rest.split('/').next().unwrap_or_default();
-        if host.is_empty() || host.contains('@') || !endpoint.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return fault("has no host that could be spoken to");
         }
+        // A port that is none would be taken for port 80.
+        HealthTarget::new(endpoint).map_err(|fault| Invalid::new("telemetry.otlp.endpoint", fault.why))?;
         if cfg!(feature = "otlp") { Ok(()) } else { fault("is set, but this build cannot export spans") }
     }
 }

@@ -1,6 +1,7 @@
 //! An etcd that wants to know who asks: names and passwords, certificates.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -29,7 +30,11 @@ fn with_authentication_on_only_a_user_that_may_is_heard_and_a_password_may_chang
     assert!(early.register(crate::registration("nobody", 1)).is_err(), "who says no name is refused");
     let file = cluster.folder().join("password");
     fs::write(&file, "secret\n").expect("a file");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("ours");
     let named = Config { username: "weft".to_owned(), password_file: file.display().to_string(), ..config(&cluster) };
+    let open = Etcd::open(&named, None).expect("settings").look().expect_err("anybody's");
+    assert!(open.to_string().contains("can be read by others than its owner (mode 0644)"), "{open}");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("ours");
     let (a, b) = (mesh_of(&named, None), mesh_of(&named, None));
     register(&a, "i", 1);
     eventually("b knows", || knows(&b, "i", 1).then_some(()));
@@ -70,6 +75,10 @@ fn over_tls_both_sides_show_who_they_are() {
     assert!(Etcd::open(&nameless, None).expect("settings").look().is_err(), "who shows nothing is refused");
     let trusting = Config { ca_file: String::new(), ..ours.clone() };
     assert!(Etcd::open(&trusting, None).expect("settings").look().is_err(), "an etcd that nobody knows is refused");
+    let key = file("client.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).expect("ours");
+    let open = Etcd::open(&ours, None).err().expect("refused");
+    assert!(open.to_string().contains("registry.etcd.keyFile") && open.to_string().contains("(mode 0640)"), "{open}");
     let missing = Etcd::open(&Config { ca_file: file("none.pem"), ..ours }, None).err().expect("refused");
     assert!(missing.to_string().contains("registry.etcd.caFile"), "{missing}");
 }

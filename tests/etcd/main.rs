@@ -7,6 +7,7 @@ mod cluster;
 mod cut_off;
 mod faults;
 mod gates;
+mod hostile;
 mod model;
 mod rolling;
 mod sharing;

@@ -112,6 +112,22 @@ fn what_can_be_tried_again_is_and_what_cannot_is_dropped_and_counted() {
 }
 
 #[test]
+fn no_collector_refuses_more_spans_than_it_was_sent() {
+    let collector = Upstream::start(|asked| {
+        let refused = if asked.nth == 1 { "\"18446744073709551615\"" } else { "-1" };
+        Act::Say(answer(200, &[], format!(r#"{{"partialSuccess":{{"rejectedSpans":{refused}}}}}"#)))
+    });
+    let house = house(&collector, 1.0, 100);
+    for path in ["/1", "/2"] {
+        house.call("nobody", path).with_status(503);
+        eventually("they have come", || (counted(&house, "spansExported") + counted(&house, "spansDropped") > 0).then_some(()));
+    }
+    eventually("both have come", || (collector.requests() == 2).then_some(()));
+    eventually("the second is counted", || (counted(&house, "spansExported") == 1).then_some(()));
+    assert_eq!((counted(&house, "spansDropped"), counted(&house, "spansRejected")), (1, 1));
+}
+
+#[test]
 fn a_collector_that_hangs_costs_spans_and_no_call() {
     let collector = Upstream::start(|_| Act::Held(answer(200, &[], "{}")));
     let house = house(&collector, 1.0, 4);
@@ -144,7 +160,17 @@ fn what_waits_is_delivered_when_the_mesh_is_shut_down() {
 
 #[test]
 fn an_address_that_is_none_is_refused_with_its_name() {
-    for endpoint in ["localhost:4318", "ftp://x", "https://x", "http://", "http://user@host/", "http://a b/"] {
+    for endpoint in [
+        "localhost:4318",
+        "ftp://x",
+        "https://x",
+        "http://",
+        "http://user@host/",
+        "http://a b/",
+        "http://127.0.0.1:0/",
+        "http://127.0.0.1:99999",
+        "http://127.1/",
+    ] {
         let telemetry = json!({"telemetry": {"otlp": {"endpoint": endpoint}}});
         let fault = weft::Config::from_json(&telemetry).expect_err(endpoint);
         assert_eq!(fault.field, "telemetry.otlp.endpoint", "{endpoint}");

@@ -1,6 +1,7 @@
 //! One directory over time: what is there again, whose it is, and how the log is kept short.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use weft::mesh::ports::Store;
@@ -144,6 +145,42 @@ fn what_a_sudden_end_leaves_half_made_is_cleared_away() {
     drop(disk);
     assert_eq!(folder.documents(), [instance("a", 1), instance("b", 1)]);
     assert_eq!(folder.names(), ["lock", "log-00000001", "log-00000002"]);
+}
+
+#[test]
+fn no_link_leads_out_of_the_directory_and_nothing_of_others_is_cleared_away() {
+    let aside = Folder::new();
+    let victim = aside.file("victim");
+    for name in ["lock", "log-00000001", "snapshot-00000002", "snapshot-00000002.tmp"] {
+        fs::write(&victim, "somebody's").expect("a file");
+        let folder = Folder::new();
+        fs::write(folder.file("letter.tmp"), "somebody's").expect("a file");
+        symlink(&victim, folder.file(name)).expect("a link");
+        // Whether it goes on without the link or not at all is another matter.
+        if let Ok(disk) = Disk::open(folder.path()) {
+            for _ in 0..4 {
+                put(&disk, &talkative("big", 300_000));
+            }
+        }
+        assert_eq!(fs::read_to_string(&victim).expect("there"), "somebody's", "through {name}");
+        assert!(folder.names().contains(&"letter.tmp".to_owned()));
+    }
+}
+
+#[test]
+fn what_is_kept_is_for_its_owner_alone() {
+    let folder = Folder::new();
+    // What is written there can be read by whoever has it open.
+    fs::write(folder.file("log-00000001"), "").expect("a file");
+    let disk = folder.open();
+    for _ in 0..4 {
+        put(&disk, &talkative("big", 300_000));
+    }
+    drop(disk);
+    for name in folder.names() {
+        let mode = fs::metadata(folder.file(&name)).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
 }
 
 #[test]

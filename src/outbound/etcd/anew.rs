@@ -30,7 +30,7 @@ impl Discovery {
         let went_back = |key: &Key, now: Version| versions.get(key).is_some_and(|known| *known > now && known.0 <= header.revision);
         let is_other = !is_first
             && (header.cluster_id != self.cluster
-                || header.revision + 1 < self.next
+                || header.next() < self.next
                 || self.born > 0 && snapshot.born != self.born
                 || snapshot.kept.iter().any(|kept| went_back(&kept.document.key(), kept.version)));
         let trust = if is_other { Trust::Anyway } else { Trust::Newer };
@@ -76,7 +76,7 @@ impl Discovery {
             log::info!("read anew from etcd: {news} changes");
         }
         self.cache(&snapshot, &mesh);
-        (self.next, self.cluster) = (header.revision + 1, header.cluster_id);
+        (self.next, self.cluster) = (header.next(), header.cluster_id);
         self.born = snapshot.born;
         self.anew_at = SystemClock.now() + if withheld.is_empty() { ANEW } else { CONFIRM + SHORTEST };
         // The one that began anew has to be told when that was.

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::Config;
-use super::line::{Cord, Identity, Line, Lines, password};
+use super::line::{Cord, Identity, LONGEST, Line, Lines, password};
 use super::wire::{self, Admitted, Complaint};
 use crate::model::sync::Locked;
 use crate::model::time::{Clock, SystemClock};
@@ -35,6 +35,8 @@ pub(super) enum Fault {
     Unreachable(String),
     /// It was refused.
     Refused { code: u64, why: String },
+    /// The answer is longer than any that is taken in.
+    TooLong,
 }
 
 impl Fault {
@@ -46,6 +48,7 @@ impl Fault {
     pub(super) fn why(&self) -> &str {
         match self {
             Self::Unreachable(why) | Self::Refused { why, .. } => why,
+            Self::TooLong => "etcd says more at once than is taken in",
         }
     }
 }
@@ -103,7 +106,6 @@ impl Client {
                     renewed = true;
                     self.token.with(|token| *token = None);
                 }
-                Err(Fault::Refused { code, why }) => return Err(Fault::Refused { code, why }),
                 Err(Fault::Unreachable(why)) => {
                     last = format!("{} {why}", line.name());
                     self.pass_on(at);
@@ -111,6 +113,7 @@ impl Client {
                         SystemClock.park_until((SystemClock.now() + PAUSE).min(until));
                     }
                 }
+                Err(fault) => return Err(fault),
             }
         }
         Err(Fault::Unreachable(last))
@@ -151,6 +154,9 @@ impl Client {
     fn ask_one(&self, line: &Line, path: &str, body: &[u8], within: Duration) -> Result<Vec<u8>, Fault> {
         let token = self.token(line, within)?;
         let (status, answer) = line.ask(path, body, token.as_deref(), within).map_err(Fault::Unreachable)?;
+        if answer.len() as u64 > LONGEST {
+            return Err(Fault::TooLong);
+        }
         if status == 200 {
             return Ok(answer);
         }
@@ -168,7 +174,7 @@ impl Client {
             return Ok(Some(token));
         }
         let refused = |why: String| Fault::Refused { code: UNAUTHENTICATED, why };
-        let password = password(&user.password_file).map_err(|error| refused(format!("{}: {error}", shown(&user.password_file))))?;
+        let password = password(&user.password_file).map_err(|why| refused(format!("{} {why}", shown(&user.password_file))))?;
         let body = json!({"name": user.name, "password": password}).to_string();
         let (status, answer) = line.ask("/v3/auth/authenticate", body.as_bytes(), None, within).map_err(Fault::Unreachable)?;
         match status {

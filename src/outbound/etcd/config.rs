@@ -12,13 +12,13 @@ settings! {
         prefix: String = "/mesh/v1".to_owned();
         /// The user, where etcd asks for one.
         username: String = String::new();
-        /// The file with the user's password, read again whenever etcd wants it.
+        /// The file with the user's password, which only its owner may read; read again whenever etcd wants it.
         password_file: String = String::new();
         /// The certificates of those who may have signed etcd's (PEM). Empty: those every browser trusts.
         ca_file: String = String::new();
         /// The mesh's own certificate (PEM), where etcd asks for one.
         cert_file: String = String::new();
-        /// The key of that certificate (PEM).
+        /// The key of that certificate (PEM), which only its owner may read.
         key_file: String = String::new();
     }
 }

@@ -18,7 +18,9 @@ use super::client::Fault;
 use super::doubt::CONFIRM;
 use super::heard;
 use super::keys::{self, Place};
+use super::line::LONGEST as LONGEST_LINE;
 use super::shared::{Shared, Snapshot};
+use super::strays::Strays;
 use super::wire::{Decided, Event, Granted, Kind, Line, Ranged, Watched, encoded};
 use crate::mesh::learning::Trust;
 use crate::mesh::record::{Document, Key, Version};
@@ -34,6 +36,8 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 /// Waits between attempts to reach etcd.
 pub(super) const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(3);
+/// What is over before that has come to nothing.
+const BRIEF: Duration = Duration::from_secs(1);
 
 /// Starts it; it goes on from what was loaded. It ends when the mesh does.
 pub(super) fn start(shared: &Arc<Shared>, mesh: &Mesh, loaded: &Snapshot) -> io::Result<()> {
@@ -42,12 +46,13 @@ pub(super) fn start(shared: &Arc<Shared>, mesh: &Mesh, loaded: &Snapshot) -> io:
     let discovery = Discovery {
         shared: Arc::clone(shared),
         mesh: Arc::downgrade(&mesh.inner),
-        next: loaded.header.revision + 1,
+        next: loaded.header.next(),
         cluster: loaded.header.cluster_id,
         born: loaded.born,
         anew_at: if is_whole { now + ANEW } else { now },
         uneasy: true,
         failures: 0,
+        strays: Strays::default(),
     };
     if is_whole {
         discovery.cache(loaded, mesh);
@@ -69,7 +74,10 @@ pub(super) struct Discovery {
     pub(super) anew_at: Instant,
     /// Something has broken off since it was last looked whether etcd is the one it was.
     pub(super) uneasy: bool,
+    /// Rounds in a row that came to nothing.
     pub(super) failures: u32,
+    /// What was changed to something that is not understood.
+    strays: Strays,
 }
 
 /// How a watch ended.
@@ -85,25 +93,38 @@ enum Ended {
 impl Discovery {
     fn run(mut self) {
         while !self.shared.is_stopped() {
+            let began = SystemClock.now();
             match self.round() {
-                Ok(()) => self.failures = 0,
+                Ok(Ended::Broken | Ended::Lost) if SystemClock.now().saturating_duration_since(began) < BRIEF => {
+                    // One watch that breaks off is begun anew at once; one after the other is not worth the hurry.
+                    if self.failures > 0 {
+                        self.pause(self.failures - 1);
+                    }
+                    self.failures = self.failures.saturating_add(1);
+                }
+                Ok(_) => self.failures = 0,
                 Err(fault) => {
                     self.uneasy = true;
                     self.fell_deaf(fault.why());
-                    let wait = SHORTEST * 2_u32.saturating_pow(self.failures.min(6));
-                    self.failures += 1;
-                    let wait = wait.min(LONGEST).mul_f64(0.75 + 0.25 * fraction(SystemDice.roll()));
-                    SystemClock.park_until(SystemClock.now() + wait);
+                    self.pause(self.failures);
+                    self.failures = self.failures.saturating_add(1);
                 }
             }
         }
+    }
+
+    /// Waits before the next round, after so many others in a row that did.
+    fn pause(&self, failures: u32) {
+        let wait = (SHORTEST * 2_u32.saturating_pow(failures.min(6))).min(LONGEST);
+        let wait = wait.mul_f64(0.75 + 0.25 * fraction(SystemDice.roll()));
+        SystemClock.park_until(SystemClock.now() + wait);
     }
 
     pub(super) fn mesh(&self) -> Option<Mesh> {
         self.mesh.upgrade().map(|inner| Mesh { inner })
     }
 
-    fn round(&mut self) -> Result<(), Fault> {
+    fn round(&mut self) -> Result<Ended, Fault> {
         let is_down = self.shared.state.with(|state| state.down.is_some());
         if self.uneasy || is_down {
             self.look_whether_it_is_the_same()?;
@@ -114,12 +135,15 @@ impl Discovery {
         }
         self.show_this_node()?;
         self.forget_what_fails();
-        match self.watch()? {
+        let ended = self.watch();
+        self.strays.tell();
+        let ended = ended?;
+        match ended {
             Ended::Over => {}
             Ended::Broken => self.uneasy = true,
             Ended::Lost => self.anew_at = SystemClock.now(),
         }
-        Ok(())
+        Ok(ended)
     }
 
     /// Reads when the registry began, from a majority of the members: that they answer at all says that changes can be made.
@@ -141,7 +165,7 @@ impl Discovery {
             }
         };
         let header = found.header;
-        if self.born > 0 && born != self.born || self.cluster > 0 && header.cluster_id != self.cluster || header.revision + 1 < self.next {
+        if self.born > 0 && born != self.born || self.cluster > 0 && header.cluster_id != self.cluster || header.next() < self.next {
             self.anew_at = SystemClock.now();
         } else {
             self.born = born;
@@ -221,7 +245,7 @@ impl Discovery {
         if !first.created || first.canceled {
             return self.canceled(first);
         }
-        if first.header.revision + 1 < self.next || first.header.cluster_id != self.cluster {
+        if first.header.next() < self.next || first.header.cluster_id != self.cluster {
             return Ended::Lost;
         }
         self.hears_again();
@@ -237,6 +261,8 @@ impl Discovery {
             let watched = match heard::read(&line) {
                 Ok(watched) if !watched.canceled => watched,
                 Ok(canceled) => return self.canceled(&canceled),
+                // Too much to be taken in at once: what it says is read anew.
+                Err(_) if line.len() as u64 > LONGEST_LINE => return Ended::Lost,
                 Err(_) => return Ended::Broken,
             };
             let Some(mesh) = self.mesh() else { return Ended::Over };
@@ -278,10 +304,10 @@ impl Discovery {
                             mesh.learn(kept.document.clone(), kept.version, Trust::Newer);
                             changes.push((key, Some(kept.document)));
                         }
-                        Err(fault) => log::warn!("{key} was changed in etcd to something that is left alone: {fault}"),
+                        Err(fault) => self.strays.add(&key, &fault),
                     },
                     (Some(Place::Node(id)), Kind::Put) => {
-                        if let Some(node) = keys::node(&event.kv) {
+                        if let Some(node) = keys::node(&id, &event.kv) {
                             self.shared.state.with(|state| state.nodes.insert(id, node));
                         }
                     }
@@ -309,7 +335,7 @@ impl Discovery {
                 changes.push((key, None));
             }
             mesh.learned_until(Version(revision));
-            self.next = self.next.max(revision + 1);
+            self.next = self.next.max(revision.saturating_add(1));
         }
         self.cache_changes(changes.iter().map(|(key, document)| (key, document.as_ref())), mesh);
     }

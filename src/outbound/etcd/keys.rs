@@ -3,7 +3,6 @@
 //! An instance is JSON in the words of the API, and at the same time what kratos' registry writes: `id`, `name`, `version`, `metadata` and
 //! `endpoints`. One that only has those, since something else has written it, is read too.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +11,9 @@ use super::wire::Pair;
 use crate::mesh::record::{Document, Key, Node, Record, Version};
 use crate::model::{HealthTarget, InstanceId, Invalid, Registration, Scheme, ServiceName, authority};
 use crate::outbound::store::document::{Flat, FlatPolicy};
+
+/// The longest record of a node, in bytes: an id, a version and a few addresses.
+const LONGEST_NODE: usize = 4096;
 
 /// What is read of a key.
 #[derive(Clone, PartialEq, Debug)]
@@ -88,7 +90,7 @@ impl Keys {
                 Place::Document(Key::Instance(ServiceName::new(service).ok()?, InstanceId::new(id).ok()?))
             }
             (Some("policies"), Some(service), None) => Place::Document(Key::Policy(ServiceName::new(service).ok()?)),
-            (Some("nodes"), Some(id), None) => Place::Node(id.to_owned()),
+            (Some("nodes"), Some(id), None) => Place::Node(InstanceId::new(id).ok()?.to_string()),
             (Some("born"), None, None) => Place::Born,
             _ => return None,
         };
@@ -129,9 +131,12 @@ pub(super) fn kept(key: &Key, pair: &Pair) -> Result<Kept, Invalid> {
     Ok(Kept { document, version: Version(pair.mod_revision), lease: pair.lease })
 }
 
-/// Reads what stands under the key of a node.
-pub(super) fn node(pair: &Pair) -> Option<Node> {
-    serde_json::from_slice(&pair.value).ok()
+/// Reads what stands under the key of a node: nothing where it is another's, or longer than any that a node writes.
+pub(super) fn node(id: &str, pair: &Pair) -> Option<Node> {
+    if pair.value.len() > LONGEST_NODE {
+        return None;
+    }
+    serde_json::from_slice(&pair.value).ok().filter(|node: &Node| node.id == id)
 }
 
 fn not_understood(error: &serde_json::Error) -> Invalid {
@@ -155,11 +160,6 @@ fn record(value: &[u8]) -> Result<Record, Invalid> {
 fn policy(value: &[u8]) -> Result<Document, Invalid> {
     let flat: FlatPolicy<'_> = serde_json::from_slice(value).map_err(|error| not_understood(&error))?;
     flat.document()
-}
-
-/// A key for a log line.
-pub(super) fn readable(key: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(key)
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! The only ureq that speaks to etcd: one member, asked for an answer or for a stream.
 
-use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -14,14 +13,14 @@ use crate::model::sync::Locked;
 use crate::model::{Failure, HealthTarget, Invalid, Scheme, authority};
 use crate::outbound::SystemResolver;
 use crate::outbound::connection::{Ask, BUFFER, Dialer};
+use crate::outbound::files::{self, Openness};
 use crate::outbound::upstream::Nowhere;
 
 /// How long a connection may take to be made, a look-up of the name included.
 pub(super) const CONNECT: Duration = Duration::from_millis(500);
-/// The largest answer; etcd is asked for pages.
-const LARGEST: u64 = 256 * 1024 * 1024;
-/// The longest line of a stream.
-const LONGEST_LINE: u64 = 64 * 1024 * 1024;
+/// The longest answer, and the longest line of a stream: what is longer is cut off one byte beyond, so that it shows. A page of the registry
+/// seldom has a megabyte, but others may put up to 1.5 MiB under each key.
+pub(super) const LONGEST: u64 = 64 * 1024 * 1024;
 /// Connections kept for a member: as many as changes may be under way.
 const IDLE_CONNECTIONS: usize = 32;
 
@@ -40,9 +39,9 @@ impl Identity {
             use crate::model::shown;
             use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
             let fault = |key: &str, path: &str, why: &str| Invalid::new(format!("registry.etcd.{key}"), format!("{}: {why}", shown(path)));
-            let read = |key: &str, path: &str| fs::read(path).map_err(|error| fault(key, path, &error.to_string()));
+            let read = |key: &str, path: &str, openness| files::read(path, openness).map_err(|why| fault(key, path, &why));
             let certificates = |key: &str, path: &str| -> Result<Vec<Certificate<'static>>, Invalid> {
-                let pem = read(key, path)?;
+                let pem = read(key, path, Openness::Any)?;
                 let found = parse_pem(&pem).filter_map(|item| match item {
                     Ok(PemItem::Certificate(certificate)) => Some(certificate),
                     _ => None,
@@ -55,9 +54,9 @@ impl Identity {
                 tls = tls.root_certs(RootCerts::new_with_certs(&certificates("caFile", &config.ca_file)?));
             }
             if !config.cert_file.is_empty() {
-                let pem = read("keyFile", &config.key_file)?;
-                let key = PrivateKey::from_pem(&pem)
-                    .map_err(|error| fault("keyFile", &config.key_file, &format!("holds no key in PEM: {error}")))?;
+                let pem = read("keyFile", &config.key_file, Openness::OwnerOnly)?;
+                // What the parser saw is part of no message: it may be half a key.
+                let key = PrivateKey::from_pem(&pem).map_err(|_| fault("keyFile", &config.key_file, "holds no key in PEM"))?;
                 tls = tls.client_cert(Some(ClientCert::new_with_certs(&certificates("certFile", &config.cert_file)?, key)));
             }
             Ok(Self { config: tls.build() })
@@ -72,8 +71,9 @@ impl Identity {
 }
 
 /// A password as it stands in its file, without the newline at its end.
-pub(super) fn password(path: &str) -> io::Result<String> {
-    fs::read_to_string(path).map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+pub(super) fn password(path: &str) -> Result<String, String> {
+    let text = String::from_utf8(files::read(path, Openness::OwnerOnly)?).map_err(|_| "is no text".to_owned())?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// The connection of a stream, to be cut from outside.
@@ -167,7 +167,7 @@ impl Line {
     pub(super) fn ask(&self, path: &str, body: &[u8], token: Option<&str>, within: Duration) -> Result<Answer<Vec<u8>>, String> {
         let (status, reader) = self.begin(path, body, token, within)?;
         let mut bytes = Vec::new();
-        reader.take(LARGEST).read_to_end(&mut bytes).map_err(|error| why(&error))?;
+        reader.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|error| why(&error))?;
         Ok((status, bytes))
     }
 
@@ -201,7 +201,7 @@ impl Lines {
     /// The next line; `None` at the end, whatever ended it.
     pub(super) fn next(&mut self) -> Option<Vec<u8>> {
         let mut line = Vec::new();
-        match (&mut self.0).take(LONGEST_LINE).read_until(b'\n', &mut line) {
+        match (&mut self.0).take(LONGEST + 1).read_until(b'\n', &mut line) {
             Ok(_) if line.ends_with(b"\n") => Some(line),
             // A refusal comes without one.
             Ok(read) if read > 0 => Some(line),

@@ -33,6 +33,8 @@ pub mod scale;
 #[cfg(feature = "etcd")]
 mod shared;
 #[cfg(feature = "etcd")]
+mod strays;
+#[cfg(feature = "etcd")]
 mod wire;
 #[cfg(feature = "etcd")]
 mod writing;

@@ -15,7 +15,8 @@ use super::doubt::Doubts;
 use super::keys::{self, Kept, Keys, Place};
 use super::leases::Leases;
 use super::line::Cord;
-use super::wire::{Header, Pair, Ranged, encoded};
+use super::strays::Strays;
+use super::wire::{Header, Ranged, encoded};
 use crate::mesh::ports::StoreError;
 use crate::mesh::record::Node;
 use crate::model::Invalid;
@@ -111,42 +112,55 @@ impl Shared {
         })
     }
 
-    /// Everything there is, as a majority of the members has it, page by page of the same revision.
+    /// Everything there is, as a majority of the members has it, page by page of the same revision. What others have put there is looked at and
+    /// left alone, whatever it is, however much and under whatever key.
     pub(super) fn snapshot(&self, until: Instant) -> Result<Snapshot, Fault> {
-        let (mut start, end) = self.keys.all();
+        let (start, end) = self.keys.all();
+        let (mut start, mut limit) = (start.into_bytes(), PAGE);
         let mut snapshot = Snapshot::default();
-        let mut pairs: Vec<Pair> = Vec::new();
+        let (mut kept, mut strays) = (Vec::new(), Strays::default());
         loop {
-            let mut ask = json!({"key": encoded(&start), "range_end": encoded(&end), "limit": PAGE.to_string()});
+            let mut ask = json!({"key": encoded(&start), "range_end": encoded(&end), "limit": limit.to_string()});
             if snapshot.header.revision > 0
                 && let Some(fields) = ask.as_object_mut()
             {
                 fields.insert("revision".to_owned(), snapshot.header.revision.to_string().into());
             }
-            let page: Ranged = self.client.ask("/v3/kv/range", &ask, until)?;
+            let page: Ranged = match self.client.ask("/v3/kv/range", &ask, until) {
+                // A single one always fits.
+                Err(Fault::TooLong) if limit > 1 => {
+                    limit /= 2;
+                    continue;
+                }
+                page => page?,
+            };
             if snapshot.header.revision == 0 {
                 snapshot.header = page.header;
             }
-            let last = page.kvs.last().map(|pair| pair.key.clone());
-            pairs.extend(page.kvs);
-            match last.filter(|_| page.more) {
-                // The next key after one is that one with a zero byte; keys of ours are text.
-                Some(last) => start = format!("{}\0", keys::readable(&last)),
-                None => break,
+            let mut last = None;
+            for pair in page.kvs {
+                match self.keys.place(&pair.key) {
+                    Some(Place::Document(key)) => match keys::kept(&key, &pair) {
+                        Ok(document) => kept.push((pair.create_revision, document)),
+                        Err(fault) => strays.add(&key, &fault),
+                    },
+                    Some(Place::Node(id)) => drop(keys::node(&id, &pair).map(|node| snapshot.nodes.insert(id, node))),
+                    Some(Place::Born) => snapshot.born = pair.create_revision,
+                    None => {}
+                }
+                last = Some(pair.key);
             }
-        }
-        pairs.sort_by_key(|pair| pair.create_revision);
-        for pair in &pairs {
-            match self.keys.place(&pair.key) {
-                Some(Place::Document(key)) => match keys::kept(&key, pair) {
-                    Ok(kept) => snapshot.kept.push(kept),
-                    Err(fault) => log::warn!("etcd has something under {} that is left alone: {fault}", keys::readable(&pair.key)),
-                },
-                Some(Place::Node(id)) => drop(keys::node(pair).map(|node| snapshot.nodes.insert(id, node))),
-                Some(Place::Born) => snapshot.born = pair.create_revision,
-                None => {}
+            // The next key after one is that one with a zero byte.
+            let Some(mut next) = last.filter(|_| page.more) else { break };
+            next.push(0);
+            if next <= start {
+                return Err(Fault::Unreachable("the pages of etcd do not go on".to_owned()));
             }
+            start = next;
         }
+        strays.tell();
+        kept.sort_by_key(|(created, _)| *created);
+        snapshot.kept = kept.into_iter().map(|(_, kept)| kept).collect();
         self.leases.with(|leases| snapshot.kept.iter().for_each(|kept| leases.note(&kept.document.key(), kept.lease)));
         Ok(snapshot)
     }

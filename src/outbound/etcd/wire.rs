@@ -20,6 +20,13 @@ pub(super) struct Header {
     pub(super) revision: u64,
 }
 
+impl Header {
+    /// The revision after that. Whoever is not etcd may name any number.
+    pub(super) const fn next(self) -> u64 {
+        self.revision.saturating_add(1)
+    }
+}
+
 /// A key and what it stands for.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(super) struct Pair {

@@ -2,10 +2,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::line::{Entry, Header, Kind, write};
 use super::{Kept, StateError};
@@ -49,10 +49,13 @@ impl Folder {
             }
             Err(error) => return Err(self.fault("cannot be looked at", &error)),
             Ok(found) if !found.is_dir() => return Err(StateError(format!("state directory {shown} is not a directory"))),
+            Ok(found) if found.mode() & 0o002 != 0 => {
+                log::warn!("everybody may write to the state directory {shown}, and so change what is registered; chmod o-w it");
+            }
             Ok(_) => {}
         }
         let path = self.path.join("lock");
-        let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
+        let opened = ours().create(true).truncate(false).read(true).write(true).open(&path);
         let mut file = opened.map_err(|error| self.fault("cannot be written", &error))?;
         if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
             if error != rustix::io::Errno::WOULDBLOCK {
@@ -104,8 +107,8 @@ impl Folder {
         let path = self.file(Name { generation, kind: Kind::Log });
         let mut header = Vec::new();
         write(&Entry::Weft(Header::new(Kind::Log, generation)), &mut header);
-        let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
-        let begun = file.set_len(0).and_then(|()| file.write_all(&header)).and_then(|()| file.sync_all()).and_then(|()| self.sync());
+        let mut file = fresh(&path)?;
+        let begun = file.write_all(&header).and_then(|()| file.sync_all()).and_then(|()| self.sync());
         if let Err(error) = begun {
             // What is there holds nothing yet.
             let _ = fs::remove_file(&path);
@@ -126,7 +129,7 @@ impl Folder {
             count += 1;
         }
         write(&Entry::End(count), &mut text);
-        let written = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary).and_then(|mut file| {
+        let written = fresh(&temporary).and_then(|mut file| {
             file.write_all(&text)?;
             file.sync_all()?;
             fs::rename(&temporary, self.file(name))?;
@@ -160,14 +163,36 @@ impl Folder {
         }
     }
 
+    /// Goes on with a log.
+    pub(super) fn go_on(&self, generation: u64) -> io::Result<File> {
+        ours().append(true).open(self.file(Name { generation, kind: Kind::Log }))
+    }
+
     /// Removes what a process that ended suddenly has left half written.
     pub(super) fn tidy(&self) {
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
-            if entry.path().extension().is_some_and(|extension| extension == "tmp") {
+            let is_half = |name: &str| name.starts_with(Kind::Snapshot.word()) && name.ends_with(".tmp");
+            if entry.file_name().to_str().is_some_and(is_half) {
                 let _ = fs::remove_file(entry.path());
             }
         }
     }
+}
+
+/// How files of the directory are opened: never through a link, which would lead out of it.
+fn ours() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options
+}
+
+/// A file that nobody else has open or may read, in the place of whatever was there.
+fn fresh(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    ours().append(true).create_new(true).open(path)
 }
 
 pub(super) fn length(bytes: &[u8]) -> u64 {

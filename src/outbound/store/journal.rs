@@ -1,13 +1,12 @@
 //! The log that is being written: appending, what becomes of a write that fails, and the change to a new log with a new snapshot.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use super::folder::{Folder, Name, length};
-use super::line::Kind;
+use super::folder::{Folder, length};
 use super::recovery::{Recovered, recover};
 use super::{Kept, StateError, refused};
 use crate::mesh::ports::StoreError;
@@ -58,8 +57,7 @@ impl Journal {
         }
         let (file, generation, whole) = match found.log {
             Some((generation, whole)) if whole > 0 => {
-                let path = folder.file(Name { generation, kind: Kind::Log });
-                let file = OpenOptions::new().append(true).open(path).map_err(|error| cannot(&error))?;
+                let file = folder.go_on(generation).map_err(|error| cannot(&error))?;
                 (file, generation, whole)
             }
             // Nothing in it, not even its first line.
