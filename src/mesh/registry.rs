@@ -27,13 +27,13 @@ pub(super) struct Registry {
     indices: Arc<AtomicU64>,
 }
 
-/// Where settings come from, weakest first.
+/// Where settings come from, weakest first. Shared, so that a change of one service's costs no copy of the others'.
 #[derive(Clone, Default)]
 pub(super) struct Layers {
     /// `defaults` in the configuration.
-    pub(super) defaults: Value,
+    pub(super) defaults: Arc<Value>,
     /// `services.<name>` in the configuration.
-    pub(super) configured: BTreeMap<ServiceName, Value>,
+    pub(super) configured: Arc<BTreeMap<ServiceName, Value>>,
     /// `PUT /services/{name}/policy`.
     pub(super) put: BTreeMap<ServiceName, Put>,
     /// Grows with every change, so that an older one cannot overwrite a newer one.
@@ -43,7 +43,7 @@ pub(super) struct Layers {
 /// What was put on top for one service.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Put {
-    pub(super) patch: Value,
+    pub(super) patch: Arc<Value>,
     /// Of what the store keeps.
     pub(super) version: Version,
     /// It came from the store, and did not go with the configuration: as long as that is so, what it says about callers is in force, and no more.
@@ -52,8 +52,8 @@ pub(super) struct Put {
 
 impl Layers {
     /// The configured layers, with nothing put on top.
-    pub(super) const fn new(defaults: Value, configured: BTreeMap<ServiceName, Value>) -> Self {
-        Self { defaults, configured, put: BTreeMap::new(), version: 0 }
+    pub(super) fn new(defaults: Value, configured: BTreeMap<ServiceName, Value>) -> Self {
+        Self { defaults: Arc::new(defaults), configured: Arc::new(configured), put: BTreeMap::new(), version: 0 }
     }
 
     /// Puts something else on top for one service, or nothing.
@@ -67,7 +67,7 @@ impl Layers {
     /// What is in force for `service`.
     pub(super) fn policy(&self, service: &ServiceName) -> Result<Policy, Invalid> {
         let put = self.put.get(service);
-        let whole = self.with(service, put.map(|put| &put.patch));
+        let whole = self.with(service, put.map(|put| &*put.patch));
         let Some(put) = put.filter(|put| put.in_part && whole.is_err()) else { return whole };
         // Whoever was kept out stays out: where the rules are what is wrong, everybody is.
         let rules = put.patch.get("allow").map_or_else(|| json!({}), |rules| json!({ "allow": rules }));
@@ -77,7 +77,7 @@ impl Layers {
     /// The configuration of `service` with this on top.
     fn with(&self, service: &ServiceName, put: Option<&Value>) -> Result<Policy, Invalid> {
         let mut json = Value::Object(serde_json::Map::new());
-        for layer in [Some(&self.defaults), self.configured.get(service), put].into_iter().flatten() {
+        for layer in [Some(&*self.defaults), self.configured.get(service), put].into_iter().flatten() {
             match layer {
                 Value::Null => {}
                 Value::Object(_) => policy::merge(&mut json, layer),
@@ -89,12 +89,13 @@ impl Layers {
 
     /// Checks that every service's settings are valid together.
     fn check(&self) -> Result<(), Invalid> {
-        let named = |section: String| move |fault: Invalid| Invalid::new(format!("{section}.{}", fault.field), fault.why);
-        Self { defaults: self.defaults.clone(), ..Self::default() }.policy_of_nobody().map_err(named("defaults".to_owned()))?;
-        for service in self.configured.keys().chain(self.put.keys()) {
-            self.policy(service).map_err(named(format!("services.{service}")))?;
-        }
-        Ok(())
+        self.policy_of_nobody().map_err(|fault| Invalid::new(format!("defaults.{}", fault.field), fault.why))?;
+        self.configured.keys().chain(self.put.keys()).try_for_each(|service| self.checked(service).map(drop))
+    }
+
+    /// What is in force for `service`; a fault is named by its place in all the settings.
+    fn checked(&self, service: &ServiceName) -> Result<Policy, Invalid> {
+        self.policy(service).map_err(|fault| Invalid::new(format!("services.{service}.{}", fault.field), fault.why))
     }
 
     /// What is in force for a service that names nothing of its own.
@@ -175,11 +176,28 @@ impl Registry {
 
     /// Puts on top for one service what a store keeps, as far as it goes with the configuration. Answers what is wrong with it.
     pub(super) fn put_kept(&self, service: &ServiceName, put: &Put) -> Option<Invalid> {
-        let set = |in_part| self.change_layers(|layers| layers.set(service, Some(Put { in_part, ..put.clone() })));
+        let set = |in_part| self.put(service, Some(Put { in_part, ..put.clone() }));
         let fault = set(false).err()?;
         // Nothing is wrong with a part that is the configuration and rules about callers.
         let _ = set(true);
         Some(fault)
+    }
+
+    /// Puts something else on top for one service, or nothing, if its settings are then valid. Those of the others are as they were.
+    pub(super) fn put(&self, service: &ServiceName, put: Option<Put>) -> Result<(), Invalid> {
+        let (policy, version) = self.layers.update(|current| {
+            let mut layers = Layers::clone(current);
+            layers.set(service, put);
+            let policy = layers.checked(service)?;
+            layers.version += 1;
+            let version = layers.version;
+            *current = Arc::new(layers);
+            Ok((policy, version))
+        })?;
+        if let Some(cluster) = self.find(service.as_str()) {
+            cluster.set_policy(Arc::new(policy), version);
+        }
+        Ok(())
     }
 
     /// Changes the settings, checks them as a whole, and applies them to every service. Two changes at once both take effect.
