@@ -70,11 +70,7 @@ fn metadata(values: BTreeMap<String, serde_json::Value>) -> Result<BTreeMap<Stri
 pub fn call(request: &Request) -> Result<Call, Invalid> {
     let fields = Fields::parse(&request.body)?;
     let service = fields.required_parsed("serviceName", ServiceName::new)?;
-    let mut headers = Headers::new();
-    let wanted: Option<BTreeMap<String, String>> = fields.optional("headers")?;
-    for (name, value) in wanted.iter().flatten() {
-        headers.append(name, value)?;
-    }
+    let mut headers = fields.optional("headers")?.map_or_else(|| Ok(Headers::new()), |wanted| headers_of(&wanted))?;
     let of_call = headers.len();
     let is_trace_context = |name: &str| TRACE_CONTEXT.iter().any(|known| name.eq_ignore_ascii_case(known));
     for (name, value) in request.headers.iter().filter(|(name, _)| is_trace_context(name)) {
@@ -101,6 +97,31 @@ pub fn call(request: &Request) -> Result<Call, Invalid> {
         is_retry: number(request, "x-mesh-attempt") > 1,
     })
 }
+
+/// Header fields, as many and as long as the head of a request may have: each is looked for among those that `Connection` names.
+fn headers_of(wanted: &BTreeMap<String, String>) -> Result<Headers, Invalid> {
+    let fault = |why: String| Err(Invalid::new("headers", why));
+    if wanted.len() > MOST_FIELDS {
+        return fault(format!("has {} entries; use at most {MOST_FIELDS}", wanted.len()));
+    }
+    if wanted.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MOST_BYTES {
+        return fault(format!("is longer than {MOST_BYTES} bytes"));
+    }
+    let of_connection = wanted.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+    if of_connection.map(|(_, value)| value.split(',').count()).sum::<usize>() > MOST_FIELDS {
+        return fault(format!("names more than {MOST_FIELDS} fields in Connection"));
+    }
+    let mut headers = Headers::with_room(wanted.len());
+    for (name, value) in wanted {
+        headers.append(name, value)?;
+    }
+    Ok(headers)
+}
+
+/// How many header fields a call may have, and how many of them `Connection` may name.
+const MOST_FIELDS: usize = 100;
+/// How long they may be together.
+const MOST_BYTES: usize = 64 * 1024;
 
 /// A string is sent as it is; any other value as JSON, byte for byte.
 fn body(fields: &Fields<'_>) -> Result<Option<Arc<[u8]>>, Invalid> {
@@ -257,6 +278,21 @@ mod tests {
         assert_eq!(read.timeout, Some(Duration::from_millis(700)));
         assert_eq!(read.headers.first("traceparent"), Some("00-a-b-01"));
         assert_eq!(read.method, Method::Get);
+    }
+
+    #[test]
+    fn header_fields_are_as_many_and_as_long_as_a_head_may_have() {
+        let read = |fields: Vec<(String, String)>| {
+            let headers = fields.into_iter().collect::<BTreeMap<_, _>>();
+            call(&request(&serde_json::json!({"serviceName": "s", "endpoint": "/", "headers": headers}).to_string(), &[]))
+        };
+        let many = |n: usize| (0..n).map(|n| (format!("h{n}"), String::new())).collect();
+        let named = |n: usize| vec![("connection".to_owned(), "a,".repeat(n / 2)), ("Connection".to_owned(), "a,".repeat(n / 2))];
+        assert_eq!(read(many(100)).expect("as many as may be").headers.len(), 100);
+        assert!(read(vec![("h".to_owned(), "x".repeat(MOST_BYTES - 1))]).is_ok() && read(named(98)).is_ok());
+        for fields in [many(101), vec![("h".to_owned(), "x".repeat(MOST_BYTES))], named(100)] {
+            assert_eq!(read(fields).expect_err("too much").field, "headers");
+        }
     }
 
     #[test]

@@ -37,6 +37,7 @@
 //! | `limits.maxInFlightPerCaller`, `rateLimit`, `rateLimit.perCaller` | what one caller may take of a service |
 //! | `maxInstances` of a token | what one caller may take of the registry |
 //! | `maxServices`, `maxInstancesPerService`, 64 labels, names of 63 characters | the registry, and with it all numbers and series |
+//! | 64 KiB that are put of a service's settings, as many such as `maxServices`, twice that where they are there; 100 routes of 20 sides | what operators of some services take of memory, of each change and of each call |
 //! | 8 meshes (`x-mesh-hops`) | calls in a circle |
 //!
 //! # What is out of scope

@@ -154,7 +154,7 @@ impl Loop {
             let piece = line.body.take(line.input.rest()).map_err(protocol)?;
             let data = line.input.rest().get(piece.data.clone()).unwrap_or_default();
             if collected.len() + data.len() > MAX_ANSWER {
-                return Err(Failure::Protocol(format!("the body is longer than {MAX_ANSWER} bytes").into()));
+                return Err(Failure::TooLong(MAX_ANSWER));
             }
             if line.body.is_done() && collected.is_empty() {
                 // Most answers come in one piece, and are passed on without being copied.

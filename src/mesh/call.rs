@@ -214,6 +214,11 @@ impl CallMachine {
             self.finish(flight, &meaning, false, Some(status), Err(Cause::Status(status)), now);
             return Verdict::Discard;
         }
+        let took = self.took(now);
+        // What streams may go on for hours, and its caller decides for how long: others must not wait for a trial until then.
+        if let Some(trial) = self.admission.as_mut().filter(|admission| self.mode == Mode::Stream && admission.is_trial()) {
+            self.cluster.hear(trial, meaning.call, took, now);
+        }
         self.state = State::Answered(flight, meaning, status);
         match self.mode {
             Mode::Collect => Verdict::Collect,

@@ -89,13 +89,14 @@ pub(super) struct CallEnded<'a> {
 #[must_use = "dropping it gives the slot back"]
 pub(super) struct Admission {
     cluster: Arc<Cluster>,
-    permit: Permit,
+    /// Until the circuit breaker has heard what came of it.
+    permit: Option<Permit>,
     returned: bool,
 }
 
 impl Admission {
-    pub(super) const fn is_trial(&self) -> bool {
-        self.permit.is_trial()
+    pub(super) fn is_trial(&self) -> bool {
+        self.permit.is_some_and(Permit::is_trial)
     }
 }
 
@@ -232,7 +233,7 @@ impl Cluster {
                 Pick::Seat(seat, member) => {
                     state.in_flight += 1;
                     state.leave_queue(ticket, &mut next);
-                    let admission = Admission { cluster: Arc::clone(self), permit, returned: false };
+                    let admission = Admission { cluster: Arc::clone(self), permit: Some(permit), returned: false };
                     Entry::Go(Some(admission), InFlight { cluster: Arc::clone(self), member, seat, returned: false })
                 }
                 Pick::AllBusy => {
@@ -309,12 +310,20 @@ impl Cluster {
                 let now = now.unwrap_or_else(|| state.budget.last_seen());
                 // A retry that the budget refused says nothing about the service as long as another instance might have answered.
                 let outcome = if lacked_budget && state.has_answered_within(took.max(RECENTLY), now) { Outcome::Excluded } else { outcome };
-                transition = state.breaker.record(&state.policy.circuit_breaker, admission.permit, outcome, took, now);
+                let permit = admission.permit.take();
+                transition = permit.and_then(|permit| state.breaker.record(&state.policy.circuit_breaker, permit, outcome, took, now));
             }
             (state.queue.head(), state.queue.aside(), transition, std::mem::take(&mut state.told))
         });
         aside.iter().for_each(Wake::wake);
         self.after(next, transition, told);
+    }
+
+    /// What came of a call is known before it ends: the circuit breaker hears of it now, and the slot is kept.
+    pub(super) fn hear(&self, admission: &mut Admission, outcome: Outcome, took: Duration, now: Instant) {
+        let Some(permit) = admission.permit.take() else { return };
+        let transition = self.state.with(|state| state.breaker.record(&state.policy.circuit_breaker, permit, outcome, took, now));
+        self.after(None, transition, Vec::new());
     }
 
     /// Effects, outside the lock.

@@ -146,16 +146,16 @@ impl Mesh {
     pub(super) fn change_policy(
         &self,
         service: &ServiceName,
-        change: impl Fn(Option<&Value>) -> Option<Value>,
+        change: impl Fn(Option<&Value>) -> Result<Option<Value>, RegistryError>,
     ) -> Result<(), RegistryError> {
         let (store, registry) = (&self.inner.store, &self.inner.registry);
         let _turn = self.inner.turns.take(Key::Policy(service.clone()));
         let known = registry.layers().put.get(service).cloned();
         let (mut before, mut seen) = known.map_or_else(|| (None, Version::default()), |put| (Some(put.patch), put.version));
         for _ in 0..MOST_CONFLICTS {
-            let patch = change(before.as_ref());
-            let keep = |patch: Option<&Value>, seen| match patch {
-                Some(patch) => store.put(&Document::Policy(service.clone(), patch.clone()), seen),
+            let patch = change(before.as_deref())?.map(Arc::new);
+            let keep = |patch: Option<&Arc<Value>>, seen| match patch {
+                Some(patch) => store.put(&Document::Policy(service.clone(), Value::clone(patch)), seen),
                 None => Ok(self.delete(&Key::Policy(service.clone())).map(|()| Version::default())?),
             };
             let tried = patch.clone().map(|patch| Put { patch, version: seen, in_part: false });
@@ -166,7 +166,7 @@ impl Mesh {
                     // The configuration was reloaded meanwhile, and the two do not go together: as if it had not been tried.
                     return made.map_err(|fault| keep(before.as_ref(), version).err().map_or(RegistryError::Invalid(fault), unavailable));
                 }
-                Err(Refused::Conflict(Some((Document::Policy(_, other), version)))) => (before, seen) = (Some(other), version),
+                Err(Refused::Conflict(Some((Document::Policy(_, other), version)))) => (before, seen) = (Some(Arc::new(other)), version),
                 Err(Refused::Conflict(_)) => (before, seen) = (None, Version::default()),
                 Err(Refused::Unavailable(why)) => return Err(why.into()),
             }
@@ -182,7 +182,7 @@ impl Mesh {
         let (mut policies, mut instances) = (Vec::new(), 0_usize);
         for (document, version) in kept {
             match document {
-                Document::Policy(service, patch) => policies.push((service, Put { patch, version, in_part: false })),
+                Document::Policy(service, patch) => policies.push((service, Put { patch: Arc::new(patch), version, in_part: false })),
                 Document::Instance(record) => {
                     let service = &record.registration.service;
                     let place = *places.entry(service.clone()).or_insert_with(|| {

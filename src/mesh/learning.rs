@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::Mesh;
 use super::instances::RegistryError;
@@ -37,7 +38,7 @@ impl Mesh {
         match document {
             Document::Instance(record) => self.learn_instance(&record, version),
             Document::Policy(service, patch) => {
-                let put = Put { patch, version, in_part: false };
+                let put = Put { patch: Arc::new(patch), version, in_part: false };
                 let (kind, detail) = match self.inner.registry.put_kept(&service, &put) {
                     None => (Kind::Policy, "policy was changed at another mesh".to_owned()),
                     Some(fault) => {

@@ -59,7 +59,7 @@ pub(super) fn collect(body: Box<dyn Read + Send>, expected: usize, limit: usize)
     let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     body.take(most).read_to_end(&mut bytes).map_err(failure_of)?;
     if bytes.len() > limit {
-        return Err(Failure::Protocol(format!("the body is longer than {limit} bytes").into()));
+        return Err(Failure::TooLong(limit));
     }
     Ok(bytes)
 }

@@ -27,13 +27,13 @@ pub(super) struct Registry {
     indices: Arc<AtomicU64>,
 }
 
-/// Where settings come from, weakest first.
+/// Where settings come from, weakest first. Shared, so that a change of one service's costs no copy of the others'.
 #[derive(Clone, Default)]
 pub(super) struct Layers {
     /// `defaults` in the configuration.
-    pub(super) defaults: Value,
+    pub(super) defaults: Arc<Value>,
     /// `services.<name>` in the configuration.
-    pub(super) configured: BTreeMap<ServiceName, Value>,
+    pub(super) configured: Arc<BTreeMap<ServiceName, Value>>,
     /// `PUT /services/{name}/policy`.
     pub(super) put: BTreeMap<ServiceName, Put>,
     /// Grows with every change, so that an older one cannot overwrite a newer one.
@@ -43,7 +43,7 @@ pub(super) struct Layers {
 /// What was put on top for one service.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Put {
-    pub(super) patch: Value,
+    pub(super) patch: Arc<Value>,
     /// Of what the store keeps.
     pub(super) version: Version,
     /// It came from the store, and did not go with the configuration: as long as that is so, what it says about callers is in force, and no more.
@@ -52,8 +52,8 @@ pub(super) struct Put {
 
 impl Layers {
     /// The configured layers, with nothing put on top.
-    pub(super) const fn new(defaults: Value, configured: BTreeMap<ServiceName, Value>) -> Self {
-        Self { defaults, configured, put: BTreeMap::new(), version: 0 }
+    pub(super) fn new(defaults: Value, configured: BTreeMap<ServiceName, Value>) -> Self {
+        Self { defaults: Arc::new(defaults), configured: Arc::new(configured), put: BTreeMap::new(), version: 0 }
     }
 
     /// What is in force for `service`.
@@ -63,7 +63,7 @@ impl Layers {
 
     /// What would be in force for `service` if that were put on top.
     pub(super) fn policy_under(&self, service: &ServiceName, put: Option<&Put>) -> Result<Policy, Invalid> {
-        let whole = self.with(service, put.map(|put| &put.patch));
+        let whole = self.with(service, put.map(|put| &*put.patch));
         let Some(put) = put.filter(|put| put.in_part && whole.is_err()) else { return whole };
         // Whoever was kept out stays out: where the rules are what is wrong, everybody is.
         let rules = put.patch.get("allow").map_or_else(|| json!({}), |rules| json!({ "allow": rules }));
@@ -73,7 +73,7 @@ impl Layers {
     /// The configuration of `service` with this on top.
     fn with(&self, service: &ServiceName, put: Option<&Value>) -> Result<Policy, Invalid> {
         let mut json = Value::Object(serde_json::Map::new());
-        for layer in [Some(&self.defaults), self.configured.get(service), put].into_iter().flatten() {
+        for layer in [Some(&*self.defaults), self.configured.get(service), put].into_iter().flatten() {
             match layer {
                 Value::Null => {}
                 Value::Object(_) => policy::merge(&mut json, layer),
@@ -85,7 +85,7 @@ impl Layers {
 
     /// Checks that every service's settings are valid together.
     fn check(&self) -> Result<(), Invalid> {
-        Self { defaults: self.defaults.clone(), ..Self::default() }.policy_of_nobody().map_err(|fault| within("defaults", fault))?;
+        self.policy_of_nobody().map_err(|fault| within("defaults", fault))?;
         for service in self.configured.keys().chain(self.put.keys()) {
             self.policy(service).map_err(|fault| within(&format!("services.{service}"), fault))?;
         }

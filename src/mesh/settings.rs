@@ -11,6 +11,9 @@ use crate::policy::{self, Policy, upstreams};
 use crate::telemetry::events::Kind;
 use crate::telemetry::onlookers;
 
+/// The longest patch of one service's settings that is kept, in bytes: it is read anew with every change, and gone through with calls.
+const MOST_PUT: usize = 64 * 1024;
+
 /// What of the configuration concerns the mesh itself.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -56,14 +59,21 @@ impl Mesh {
     /// # Errors
     /// [`RegistryError::Invalid`] naming the bad key, or the store's refusal; nothing was changed.
     pub fn patch_policy(&self, service: &ServiceName, patch: &Value) -> Result<(), RegistryError> {
-        let layers = self.inner.registry.layers();
-        if !layers.put.contains_key(service) && layers.put.len() >= self.inner.registry.max_services() {
+        let (registry, layers) = (&self.inner.registry, self.inner.registry.layers());
+        // Whoever fills the places of services that are not there takes none from those that are.
+        let most = registry.max_services().saturating_mul(if registry.find(service.as_str()).is_some() { 2 } else { 1 });
+        if !layers.put.contains_key(service) && layers.put.len() >= most {
             return Err(RegistryError::Full(Limit::Services));
         }
         self.change_policy(service, |before| {
             let mut patched = before.cloned().unwrap_or(Value::Null);
             policy::merge(&mut patched, patch);
-            Some(patched)
+            let length = patched.to_string().len();
+            if length > MOST_PUT {
+                let why = format!("comes to {length} bytes with what was put before; use at most {MOST_PUT}");
+                return Err(Invalid::new("policy", why).into());
+            }
+            Ok(Some(patched))
         })?;
         self.inner.events.publish(Kind::Policy, Some(service), None, "policy changed".to_owned());
         self.warn(Some(service), &self.policy(service));
@@ -76,7 +86,7 @@ impl Mesh {
     /// The store's refusal.
     pub fn reset_policy(&self, service: &ServiceName) -> Result<(), RegistryError> {
         if self.inner.registry.layers().put.contains_key(service) {
-            self.change_policy(service, |_| None)?;
+            self.change_policy(service, |_| Ok(None))?;
             self.inner.events.publish(Kind::Policy, Some(service), None, "policy is the configured one again".to_owned());
         }
         Ok(())
@@ -88,8 +98,8 @@ impl Mesh {
     /// [`Invalid`]; nothing was changed.
     pub fn reconfigure(&self, settings: Settings) -> Result<(), Invalid> {
         self.inner.registry.change_layers(|layers| {
-            layers.defaults = settings.defaults;
-            layers.configured = settings.services;
+            layers.defaults = Arc::new(settings.defaults);
+            layers.configured = Arc::new(settings.services);
         })?;
         self.inner.upstreams.update(|current| *current = Arc::new(settings.upstreams));
         self.judge_again();

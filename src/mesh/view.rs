@@ -276,15 +276,18 @@ pub(super) fn instance_view(seat: &Seat, now: Instant) -> InstanceView {
     }
 }
 
-/// The sides of routes that an instance is on, each with its share.
+/// The sides of routes that an instance is on, each with its share; not too many of them, since calls wait meanwhile.
 fn sides_of(seat: &Seat, policy: &Policy) -> Vec<String> {
     let on = |route: &Arc<Route>| {
         let total: u32 = route.sides().iter().map(|side| side.weight).sum();
         let share = |side: &Side| format!("route {}: a side with {} of {total}", route.name, side.weight);
         route.sides().iter().filter(|side| is_in(seat, Some(&side.subset))).map(share).collect::<Vec<_>>()
     };
-    policy.routes.iter().flat_map(on).collect()
+    policy.routes.iter().flat_map(on).take(MOST_SIDES).collect()
 }
+
+/// Of how many sides of routes an instance is explained.
+const MOST_SIDES: usize = 20;
 
 fn sentence(why: &Unavailable, seat: &Seat, now: Instant) -> String {
     match why {

@@ -54,8 +54,10 @@ pub enum Failure {
     Reset,
     /// The time of this attempt was over.
     Timeout,
-    /// The answer was not acceptable HTTP, or larger than allowed. Says what was wrong.
+    /// The answer was not acceptable HTTP. Says what was wrong.
     Protocol(Cow<'static, str>),
+    /// The answer is longer than so many bytes, and must not be where it is collected whole. Says nothing about the instance's health.
+    TooLong(usize),
 }
 
 /// Why no connection could be made.
@@ -83,6 +85,7 @@ impl fmt::Display for Failure {
             Self::Reset => f.write_str("connection broken before the whole answer came"),
             Self::Timeout => f.write_str("no whole answer in time"),
             Self::Protocol(what) => write!(f, "unacceptable answer: {what}"),
+            Self::TooLong(most) => write!(f, "unacceptable answer: the body is longer than {most} bytes"),
         }
     }
 }
@@ -235,6 +238,7 @@ impl From<Failure> for Cause {
             Failure::Stale { .. } | Failure::Reset => Self::Reset,
             Failure::Timeout => Self::Timeout,
             Failure::Protocol(what) => Self::Protocol(what),
+            Failure::TooLong(most) => Self::Protocol(format!("the body is longer than {most} bytes").into()),
         }
     }
 }

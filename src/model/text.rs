@@ -52,6 +52,10 @@ pub(crate) fn on_one_line(text: &str, most: usize) -> Cow<'_, str> {
 
 /// The one of `words` nearest to `typed`, when it is near enough to be meant.
 pub fn closest<'a>(typed: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if typed.len() > SHOWN {
+        // No word is as long; and comparing takes as long as it is.
+        return None;
+    }
     let limit = (typed.chars().count() / 3).max(2);
     words
         .into_iter()
@@ -105,6 +109,7 @@ mod tests {
         assert_eq!(closest("maxRetires", words), Some("maxRetries"));
         assert_eq!(closest("worker", words), Some("workers"));
         assert_eq!(closest("colour", words), None);
+        assert_eq!(closest(&"maxRetries".repeat(7), words), None);
     }
 
     #[test]

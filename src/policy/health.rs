@@ -25,7 +25,7 @@ settings! {
         expect_status: Vec<u16> = Vec::new();
         /// GET or HEAD.
         method: String = "GET".to_owned();
-        /// Header fields to send with a check.
+        /// Header fields to send with a check; host may be one of them.
         headers: BTreeMap<String, String> = BTreeMap::new();
     }
 }
@@ -36,10 +36,14 @@ impl Config {
         if !["GET", "HEAD"].contains(&self.method.as_str()) {
             faults.push(Invalid::new("healthCheck.method", format!("{} is neither GET nor HEAD", shown(&self.method))));
         }
-        let mut checked = Headers::new();
+        let mut fault = |why| faults.push(Invalid::new("healthCheck.headers", why));
         for (name, value) in &self.headers {
-            if let Err(fault) = checked.append(name, value) {
-                faults.push(Invalid::new("healthCheck.headers", fault.why));
+            let mut one = Headers::new();
+            if let Err(invalid) = one.append(name, value) {
+                fault(invalid.why);
+            } else if one.for_upstream().is_empty() && !name.eq_ignore_ascii_case("host") {
+                // A check goes wherever a registration says: to others too, who take the mesh at its word.
+                fault(format!("{} belongs to the connection or to the mesh", shown(name)));
             }
         }
         if let Some(status) = self.expect_status.iter().find(|status| !(100..=599).contains(*status)) {
@@ -243,6 +247,10 @@ mod tests {
         for (json, field) in [
             (r#"{"method":"POST"}"#, "healthCheck.method"),
             (r#"{"headers":{"a\r\nb":"c"}}"#, "healthCheck.headers"),
+            (r#"{"headers":{"x-mesh-caller":"root"}}"#, "healthCheck.headers"),
+            (r#"{"headers":{"X_Mesh_Caller":"root"}}"#, "healthCheck.headers"),
+            (r#"{"headers":{"transfer-encoding":"chunked"}}"#, "healthCheck.headers"),
+            (r#"{"headers":{"content-length":"5"}}"#, "healthCheck.headers"),
             (r#"{"expectStatus":[0]}"#, "healthCheck.expectStatus"),
         ] {
             let config: Config = serde_json::from_str(json).expect(json);

@@ -78,23 +78,24 @@ fn list_for_object(json: &Value, read: &Value, path: &str) -> Option<String> {
     }
 }
 
-/// Finds the key that does not fit its type, by setting one leaf of `json` at a time.
+/// Finds the key that does not fit its type, by setting a part of `json` at a time.
 fn locate<T: DeserializeOwned>(json: &Value, known: &Value, path: &mut Vec<String>) -> Option<Invalid> {
-    if let Value::Object(fields) = json {
-        return fields.iter().find_map(|(key, value)| {
-            path.push(key.clone());
-            let found = locate::<T>(value, known, path);
-            path.pop();
-            found
-        });
+    let error = fault_of::<T>(json.clone(), known, path)?;
+    if let Value::Object(fields) = json
+        && !fields.is_empty()
+    {
+        // The shortest beginning that does not fit ends with the field that is to blame.
+        let (mut fits, mut fails) = (0, fields.len());
+        while fails - fits > 1 {
+            let middle = fits.midpoint(fails);
+            let begin = fields.iter().take(middle).map(|(key, value)| (key.clone(), value.clone())).collect();
+            let is_fit = fault_of::<T>(Value::Object(begin), known, path).is_none();
+            *(if is_fit { &mut fits } else { &mut fails }) = middle;
+        }
+        let (key, value) = fields.iter().nth(fits)?;
+        path.push(key.clone());
+        return locate::<T>(value, known, path);
     }
-    let mut alone = json.clone();
-    for key in path.iter().rev() {
-        alone = Value::Object(Map::from_iter([(key.clone(), alone)]));
-    }
-    let mut whole = known.clone();
-    merge(&mut whole, &alone);
-    let error = serde_json::from_value::<T>(whole).err()?.to_string();
     // What is sent in header fields may be a secret, and faults are logged.
     let why = if path.iter().any(|key| key == "headers" || key == "setHeaders") {
         error.rsplit_once("expected ").map_or_else(|| "does not fit".to_owned(), |(_, wanted)| format!("is not {wanted}"))
@@ -102,6 +103,14 @@ fn locate<T: DeserializeOwned>(json: &Value, known: &Value, path: &mut Vec<Strin
         format!("{} does not fit: {error}", shown(&json.to_string()))
     };
     Some(Invalid::new(path.join("."), why))
+}
+
+/// What is wrong with `part`, set at `path` alone.
+fn fault_of<T: DeserializeOwned>(part: Value, known: &Value, path: &[String]) -> Option<String> {
+    let alone = path.iter().rev().fold(part, |part, key| Value::Object(Map::from_iter([(key.clone(), part)])));
+    let mut whole = known.clone();
+    merge(&mut whole, &alone);
+    serde_json::from_value::<T>(whole).err().map(|error| error.to_string())
 }
 
 fn join(path: &str, key: &str) -> String {
@@ -129,6 +138,17 @@ mod tests {
             assert_eq!((fault.field.as_ref(), fault.why.as_str()), (field, "is a list; a JSON object is expected"), "{json}");
         }
         assert!(Policy::from_json(&json!([])).is_err());
+    }
+
+    #[test]
+    fn the_one_field_of_many_that_does_not_fit_is_named() {
+        for wrong in [0, 1, 499, 998, 999] {
+            let mut headers: Map<String, Value> = (0..1000).map(|n| (format!("h{n:03}"), "x".into())).collect();
+            headers.insert(format!("h{wrong:03}"), 5.into());
+            let fault = Policy::from_json(&json!({"healthCheck": {"headers": headers}, "retry": {"maxRetries": 1}})).expect_err("a number");
+            assert_eq!(fault.field, format!("healthCheck.headers.h{wrong:03}"));
+        }
+        assert_eq!(Policy::from_json(&json!({"timeouts": {"totalMs": {}}})).expect_err("no number").field, "timeouts.totalMs");
     }
 
     #[test]

@@ -39,6 +39,18 @@ fn five_failed_calls_open_it_whatever_made_them_fail() {
 }
 
 #[test]
+fn who_asks_for_more_than_is_collected_breaks_nothing_off_for_others() {
+    let world = World::new().with("a", [ok().body(&"x".repeat(10 * 1024 * 1024 + 1))]).with("b", [ok()]);
+    for _ in 0..10 {
+        if let Err(error) = world.get() {
+            assert_eq!((error.reason(), error.attempts), (Reason::UpstreamProtocol, 1));
+        }
+    }
+    assert_eq!((world.breaker(), world.ejected()), (Status::Closed, vec![]));
+    assert_eq!((world.metrics().failures, world.metrics().instances["a"].failures), (5, 0));
+}
+
+#[test]
 fn a_call_counts_once_whatever_its_attempts() {
     let world = World::new().with("a", [answer(500)]);
     world.get().expect_err("it always fails");

@@ -7,9 +7,10 @@ use serde_json::json;
 use weft::mesh::Wake;
 use weft::mesh::call::{Attempt, CallMachine, CallMeta, Mode, Step, Verdict};
 use weft::model::{ConnectFailure, Failure, Headers, Reason, RequestId};
+use weft::policy::breaker::Status;
 use weft::{Call, CallError};
 
-use super::world::{World, get, ms, ok, post};
+use super::world::{World, answer, get, ms, ok, post};
 
 /// Counts how often a waiting call was woken.
 #[derive(Clone, Default)]
@@ -105,6 +106,42 @@ fn a_failing_answer_is_tried_again_and_the_last_one_is_passed_on_whatever_it_say
     machine.body_end(Ok(()), world.now(), 0);
     assert_eq!(is_done(&mut machine, &world), Ok(()));
     assert_eq!(world.explain().circuit_breaker.failure_count, 1, "for the breaker it is a failure all the same");
+}
+
+#[test]
+fn a_trial_that_streams_on_and_on_keeps_nobody_out() {
+    let world = World::new().with("a", [answer(500)]);
+    world.fails(5);
+    world.script("a", [ok()]);
+    world.pass(60_000);
+    let mut trials = [streamed(&world), streamed(&world)];
+    for trial in &mut trials {
+        sends(trial, &world);
+        assert_eq!(head(trial, &world, 200), Verdict::Deliver);
+    }
+    world.pass(600_000);
+    world.serves(1);
+    assert_eq!((world.breaker(), world.metrics().in_flight), (Status::Closed, 2));
+    let [mut whole, mut broken] = trials;
+    whole.body_end(Ok(()), world.now(), 0);
+    assert_eq!(is_done(&mut whole, &world), Ok(()));
+    broken.body_end(Err(Failure::Reset), world.now(), 0);
+    is_done(&mut broken, &world).expect_err("it was not whole");
+    assert_eq!((world.breaker(), world.metrics().instances["a"].failures), (Status::Closed, 6));
+    world.is_at_rest();
+}
+
+#[test]
+fn a_trial_that_streams_a_failing_answer_opens_the_circuit_again_at_once() {
+    let world = World::new().with("a", [answer(500)]);
+    world.fails(5);
+    world.pass(60_000);
+    let mut trial = streamed(&world);
+    sends(&mut trial, &world);
+    assert_eq!(head(&mut trial, &world, 500), Verdict::Deliver);
+    assert_eq!(world.breaker(), Status::Open);
+    drop(trial);
+    world.is_at_rest();
 }
 
 #[test]

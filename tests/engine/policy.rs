@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use weft::mesh::{RegistryError, Settings};
+use weft::model::Limit;
 use weft::telemetry::events::Kind;
 
 use super::world::{SERVICE, World, answer, at_port, ok, service, together};
@@ -47,6 +48,31 @@ fn null_takes_a_setting_back() {
     assert_eq!(retries(), 7, "the configured one is in force again");
     patch(json!({"retry": null, "limits": {"maxQueue": 1}}));
     assert_eq!((retries(), world.mesh.policy(&service(SERVICE)).limits.max_queue), (7, 1));
+}
+
+#[test]
+fn what_is_put_for_one_service_does_not_grow_without_end() {
+    let world = World::new();
+    let patch = |n: usize| json!({"healthCheck": {"headers": {format!("h{n}"): "x".repeat(20_000)}}});
+    for n in 0..3 {
+        world.mesh.patch_policy(&service(SERVICE), &patch(n)).expect("together less than 64 KiB");
+    }
+    assert!(fault(&world, &patch(3)).starts_with("policy: comes to 80"));
+    assert_eq!(world.mesh.policy(&service(SERVICE)).health_check.headers.len(), 3);
+    world.patch(json!({"healthCheck": {"headers": {"h0": null, "h3": "y"}}}));
+}
+
+#[test]
+fn who_fills_the_places_of_services_that_are_not_there_takes_none_from_those_that_are() {
+    let world = World::built(|builder| builder.limits(3, 3)).with("a", [ok()]);
+    let put = |name: &str| world.mesh.patch_policy(&service(name), &json!({"limits": {"maxQueue": 1}}));
+    for name in ["x-1", "x-2", "x-3"] {
+        put(name).expect("room");
+    }
+    assert_eq!(put("x-4"), Err(RegistryError::Full(Limit::Services)));
+    put(SERVICE).expect("a place of its own");
+    assert_eq!(put("x-4"), Err(RegistryError::Full(Limit::Services)));
+    put("x-3").expect("it has one");
 }
 
 #[test]

@@ -41,6 +41,13 @@ fn a_canary_gets_its_share_and_testers_always_get_the_canary() {
 }
 
 #[test]
+fn an_instance_on_very_many_sides_is_explained_of_some() {
+    let world = labelled(routed(json!(vec![json!({"split": vec![json!({"weight": 1_000_000}); 20]}); 100])), "a", "1");
+    let routes = &world.explain().instances[0].routes;
+    assert_eq!((routes.len(), routes[19].as_str()), (20, "route 0: a side with 1000000 of 20000000"));
+}
+
+#[test]
 fn a_key_stays_on_its_side() {
     let world = canary();
     let side = |key: &str| {

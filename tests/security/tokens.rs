@@ -199,6 +199,21 @@ fn a_mirrored_call_says_who_called_and_carries_no_token() {
 }
 
 #[test]
+fn a_check_names_no_caller_wherever_it_goes() {
+    let upstream = Upstream::named("somebody else's");
+    let mesh = Guarded::new(&[line("a", "register,admin", json!({"servicePrefix": "a-"}))]);
+    let policy = json!({"healthCheck": {"headers": {"x-mesh-caller": "root", "host": "b-service"}}});
+    assert_eq!(mesh.ask("a", "PUT", "/services/a-x/policy", &policy).with_status(400).json()["field"], "healthCheck.headers");
+    mesh.ask("a", "PUT", "/services/a-x/policy", &json!({"healthCheck": {"headers": {"host": "b-service"}}})).with_status(200);
+    let mut registration = at("a-x", "i", 9);
+    registration["healthCheckUrl"] = json!(format!("http://127.0.0.1:{}/admin", upstream.port()));
+    mesh.ask("a", "POST", "/register", &registration).with_status(200);
+    mesh.house.mesh.check_now();
+    let asked = upstream.asked().pop().expect("checked");
+    assert_eq!((asked.header("host"), asked.header("x-mesh-caller")), (Some("b-service"), None));
+}
+
+#[test]
 fn an_open_mesh_stamps_nobody_and_passes_authorization_on() {
     let upstream = Upstream::start(|asked| ok(format!("{:?}", asked.headers)));
     let house = crate::house::House::new();

@@ -21,6 +21,9 @@ settings! {
     }
 }
 
+/// How many sides a split may have: each instance is compared with each of them by whoever explains it.
+const MOST_SIDES: usize = 20;
+
 /// The sides of a split.
 pub(super) type Sides = Vec<Side>;
 
@@ -114,6 +117,9 @@ impl Fallback {
 }
 
 pub(super) fn check_sides(sides: &[Side], faults: &mut Vec<Invalid>) {
+    if sides.len() > MOST_SIDES {
+        return faults.push(Invalid::new("split", format!("has {} sides; use at most {MOST_SIDES}", sides.len())));
+    }
     for (at, side) in sides.iter().enumerate() {
         side.check(&format!("split[{at}]"), faults);
     }

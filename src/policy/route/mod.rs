@@ -422,6 +422,7 @@ mod tests {
             (json!([{"match": {"headers": {"x": 5}}}]), "routes[0].match.headers.x: "),
             (json!([{"split": [{"weight": 0}]}]), "routes[0].split: gives every side the weight 0"),
             (json!([{"split": [{"weight": 1}, {"weight": 9_000_000}]}]), "routes[0].split[1].weight: 9000000 is out of range"),
+            (json!([{"split": vec![json!({}); 21]}]), "routes[0].split: has 21 sides; use at most 20"),
             (json!([{"mirror": {}}]), "routes[0].mirror.service: \"\" is not 1 to 63 characters"),
             (json!([{"fault": {"delayMs": 100_000}}]), "routes[0].fault.delayMs: 100000 is out of range"),
             (json!([{"fault": {"abortStatus": 200}}]), "routes[0].fault.abortStatus: 200 is out of range"),
