@@ -218,9 +218,8 @@ pub(super) fn write_answer_head(out: &mut Vec<u8>, answer: &ResponseHead, delive
     }
     if proxied {
         write_list(out, &answer.head, "via", |out| out.extend_from_slice(VIA));
-        if delivered.beside_api && may_be_a_page(answer) {
-            // It would share an origin with the API.
-            write_field(out, "content-security-policy", b"sandbox");
+        if delivered.beside_api && may_be_a_page(answer.head.all("content-type")) {
+            write_field(out, ALONE.0, ALONE.1);
         }
     }
     if let Some(exchange) = delivered.for_page {
@@ -265,8 +264,7 @@ fn is_ours_to_say(name: &[u8]) -> bool {
 
 /// Whether a browser may make a page of it. Not only of HTML: pictures and documents in XML run scripts as well, of what does not say what it
 /// is a browser guesses that, and of several it takes the last. What says that it is JSON, and nothing else, is none.
-fn may_be_a_page(answer: &ResponseHead) -> bool {
-    let mut kinds = answer.head.all("content-type");
+pub(super) fn may_be_a_page<'a>(mut kinds: impl Iterator<Item = &'a [u8]>) -> bool {
     let is_json = |kind: &[u8]| {
         let (name, rest) = kind.split_at_checked(JSON.len()).unwrap_or((kind, b""));
         name.eq_ignore_ascii_case(JSON) && matches!(rest.first(), None | Some(b';' | b' ')) && !rest.contains(&b',')
@@ -275,6 +273,8 @@ fn may_be_a_page(answer: &ResponseHead) -> bool {
 }
 
 const JSON: &[u8] = b"application/json";
+/// Gives a page an origin of its own, where it would else share that of the API.
+pub(super) const ALONE: (&str, &[u8]) = ("content-security-policy", b"sandbox");
 
 /// Writes an answer before the answer.
 pub(super) fn write_interim(out: &mut Vec<u8>, answer: &ResponseHead) {

@@ -209,6 +209,18 @@ fn whatever_a_browser_may_make_a_page_of_is_kept_out_of_the_origin_of_the_api() 
 }
 
 #[test]
+fn a_fallback_that_is_a_page_is_kept_out_of_the_origin_of_the_api_as_well() {
+    let house = House::new();
+    let upstream = Upstream::start(|_| Act::Say(answer(500, &[], "")));
+    house.register("s", "i", &upstream);
+    for (kind, policy) in [("text/html", Some("sandbox")), ("application/json", None)] {
+        let fallback = json!({"headers": {"Content-Type": kind}, "body": "<script>"});
+        house.policy("s", &json!({"routes": [{"retry": {"maxRetries": 0}, "fallback": fallback}]}));
+        assert_eq!(house.get("/proxy/s/").with_status(200).header("content-security-policy"), policy, "{kind}");
+    }
+}
+
+#[test]
 fn answers_on_one_connection_come_in_the_order_of_the_requests() {
     let house = House::new();
     let upstream = Upstream::start(|asked| match &*asked.target {
