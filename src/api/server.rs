@@ -39,7 +39,10 @@ impl ApiServer {
     pub fn start(api: &Arc<Api>, workers: usize, connections: usize) -> io::Result<(Self, Vec<UnixStream>)> {
         let place = Place::new(api)?;
         let listener = UnixListener::bind(&place.socket)?;
-        let http = tiny_http::Server::from_listener(listener.try_clone()?, None).map_err(io::Error::other)?;
+        let other = listener.try_clone()?;
+        // It panics when the system refuses it a thread.
+        let http = catch_unwind(move || tiny_http::Server::from_listener(other, None)).map_err(|_| io::ErrorKind::WouldBlock)?;
+        let http = http.map_err(io::Error::other)?;
         let mut server = Self { http: Arc::new(http), stopped: Arc::default(), threads: Vec::new() };
         for _ in 0..workers {
             let (api, http, stopped) = (Arc::clone(api), Arc::clone(&server.http), Arc::clone(&server.stopped));
@@ -85,9 +88,12 @@ pub fn ask(line: &mut UnixStream) -> io::Result<()> {
     let mut piece = [0; 512];
     // The body is one object and ends with the only brace.
     while answer.last() != Some(&b'}') {
-        match line.read(&mut piece)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => answer.extend_from_slice(piece.get(..read).unwrap_or_default()),
+        match line.read(&mut piece) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => answer.extend_from_slice(piece.get(..read).unwrap_or_default()),
+            // A process that was stopped and goes on is told so here, and has nothing to blame anybody for.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -20,10 +20,12 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{self, ExitCode};
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use supervisor::Supervisor;
@@ -130,7 +132,12 @@ fn run() -> Result<ExitCode, Fatal> {
 fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Server) -> io::Result<()>) -> Result<ExitCode, Fatal> {
     let lines_lost = logger::start()?;
     log::set_max_level(config.general.log.into());
-    // Before anything else starts, so that no signal is missed.
+    // Before anything else starts, so that no signal is missed. The second one to stop needs nothing that may not be to be had by then.
+    let is_stopping = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&is_stopping))?;
+        flag::register(signal, Arc::clone(&is_stopping))?;
+    }
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let mesh = build(config)?;
     mesh.inner.onlookers.on_own_log(&lines_lost);
@@ -153,11 +160,6 @@ fn serve(arguments: &Arguments, config: &Config, also: impl FnOnce(&Mesh, &Serve
     supervisor.say("STOPPING=1\nSTATUS=finishing what runs");
 
     log::info!("stopping: running calls may finish for {} ms; a second signal stops at once", config.server.drain_timeout_ms.0);
-    thread::Builder::new().name("weft-signals".to_owned()).spawn(move || {
-        if signals.forever().any(|signal| signal != SIGHUP) {
-            process::exit(1);
-        }
-    })?;
     let (delay, timeout) = (config.server.drain_delay_ms.duration(), config.server.drain_timeout_ms.duration());
     let finished = server.drain(delay, timeout);
     mesh.leave_store();

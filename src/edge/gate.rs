@@ -25,6 +25,9 @@ const REST_MS: u64 = 50;
 /// Connections accepted before others are looked at again.
 const BATCH: usize = 256;
 
+/// Ports tried where any will do, until one is free at every address.
+const PORTS_TRIED: usize = 16;
+
 /// Connections beyond `maxConnections` to a door of the API's own.
 const RESERVED: usize = 64;
 
@@ -98,6 +101,19 @@ pub(super) type Opened = (Vec<Address>, Vec<(Listener, Door)>);
 /// # Errors
 /// The address that cannot be listened on, and why.
 pub(super) fn open(addresses: &[Address], door: Door) -> Result<Opened, (String, io::Error)> {
+    let any_port = addresses.iter().any(|address| matches!(address, Address::Tcp(wanted) if wanted.port() == 0));
+    let mut tries = if any_port { PORTS_TRIED } else { 1 };
+    loop {
+        tries -= 1;
+        match open_all(addresses, door) {
+            // The port that was free at one address is taken at the other.
+            Err((_, error)) if tries > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+            opened => return opened,
+        }
+    }
+}
+
+fn open_all(addresses: &[Address], door: Door) -> Result<Opened, (String, io::Error)> {
     let (mut opened, mut listeners): Opened = Default::default();
     for address in addresses {
         let wanted = match (address, opened.first()) {
@@ -127,10 +143,10 @@ fn open_one(address: &Address) -> io::Result<(Listener, Address)> {
         Address::Tcp(wanted) => Listener::tcp(*wanted).map(|(listener, address)| (listener, Address::Tcp(address))),
         Address::Unix(path) => {
             let listener = match Listener::unix(path) {
+                // A socket where nobody listens was left behind by a process that has ended. Anything else is somebody's file.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && !is_socket(path) => {
                     return Err(io::Error::other("a file is there that is no socket"));
                 }
-                // A socket where nobody listens was left behind by a process that has ended.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
                     std::fs::remove_file(path)?;
                     Listener::unix(path)?
@@ -143,7 +159,7 @@ fn open_one(address: &Address) -> io::Result<(Listener, Address)> {
 }
 
 fn is_socket(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|about| about.file_type().is_socket())
+    std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
 }
 
 /// Whether nobody listens at a socket. Other files refuse connections as well.
@@ -209,8 +225,21 @@ impl Loop {
     /// Accepts whatever waits, if this loop does that.
     pub(super) fn accept(&mut self) {
         let Some(mut gate) = self.gate.take() else { return };
-        let (shared, now) = (Arc::clone(&self.shared), self.now);
         let mut here = Vec::new();
+        self.accept_at(&mut gate, &mut here);
+        self.gate = Some(gate);
+        self.welcome_all(here);
+    }
+
+    fn welcome_all(&mut self, arrivals: Vec<Arrival>) {
+        for arrival in arrivals {
+            self.welcome(arrival);
+        }
+    }
+
+    /// Accepts a batch of what waits; those that are for this loop are put `here`.
+    fn accept_at(&mut self, gate: &mut Gate, here: &mut Vec<Arrival>) {
+        let (shared, now) = (Arc::clone(&self.shared), self.now);
         let failed = gate.accept(now, |socket, address, door, next| {
             match admit(&shared, self.index, door, address, next) {
                 Ok((of_loop, open)) => {
@@ -236,25 +265,24 @@ impl Loop {
                 log::warn!("cannot accept connections for now: {error}");
             }
         }
-        self.gate = Some(gate);
-        for arrival in here {
-            self.welcome(arrival);
-        }
     }
 
     /// Accepts what already waits, and then nothing more.
     pub(super) fn close_doors(&mut self) {
-        for (listener, _) in self.gate.iter().flat_map(|gate| &gate.listeners) {
+        let Some(mut gate) = self.gate.take() else { return };
+        for (listener, _) in &gate.listeners {
             listener.turn_away();
         }
-        if let Some(gate) = &mut self.gate {
-            gate.rests_until = None;
-            gate.ready.fill(true);
+        let mut here = Vec::new();
+        for one in std::mem::take(&mut gate.listeners) {
+            (gate.listeners, gate.ready, gate.rests_until) = (vec![one], vec![true], None);
+            while gate.has_more() {
+                self.accept_at(&mut gate, &mut here);
+            }
+            // Whoever comes between the last look and this is lost: so each is closed at once, and nobody is served in between.
+            gate.listeners.clear();
         }
-        while self.gate.as_ref().is_some_and(Gate::has_more) {
-            self.accept();
-        }
-        self.gate = None;
+        self.welcome_all(here);
     }
 }
 

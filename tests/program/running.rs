@@ -106,6 +106,21 @@ fn a_unix_socket_is_served_and_taken_over_from_a_process_that_is_gone() {
 }
 
 #[test]
+fn a_file_that_is_no_socket_is_left_alone() {
+    let folder = Folder::new();
+    let file = folder.write("precious.conf", "precious");
+    let link = folder.path("link");
+    std::os::unix::fs::symlink(&file, &link).expect("a link");
+    for path in [&file, &link] {
+        let ended = run(&["--listen", &format!("unix:{path}")]);
+        assert_eq!((ended.code, ended.out.as_str()), (Some(3), ""), "{}", ended.err);
+        assert!(ended.err.contains(path.as_str()) && ended.err.contains("no socket"), "{}", ended.err);
+        assert_eq!(std::fs::read_to_string(path).expect("it is still there"), "precious");
+    }
+    assert!(std::fs::symlink_metadata(&link).expect("it is still there").is_symlink());
+}
+
+#[test]
 fn it_starts_even_when_nobody_reads_what_it_says() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
