@@ -155,7 +155,7 @@ const PLACES: &[Place] = &[
             "src/edge/gate.rs",
             "src/server/token_file.rs",
             // Who may read a key depends on who we are.
-            "src/outbound/certificates.rs",
+            "src/outbound/files.rs",
             // A clock that only systemd asks for.
             "src/app/supervisor.rs",
             "src/app/look/terminal.rs",
