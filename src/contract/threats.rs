@@ -31,7 +31,7 @@
 //! | `maxConnections`, `maxConnectionsPerAddress` | descriptors and memory for connections |
 //! | `maxHeadBytes`, `maxTargetBytes`, `maxBodyBytes`, `maxBufferedBytes` | memory for what comes in, by itself and together |
 //! | all of these, and 64 KiB that are never refused | the process: 24 MiB + 2 × `maxBufferedBytes` + 272 KiB for each connection that makes the most of it: a head, and 64 KiB each of a body, of the answer to it, and of both on their way |
-//! | `headTimeoutMs`, `bodyTimeoutMs`, `idleTimeoutMs`, `writeTimeoutMs` | how long somebody slow holds a place |
+//! | `headTimeoutMs`, `bodyTimeoutMs`, `idleTimeoutMs`, `writeTimeoutMs`, `tunnelIdleTimeoutMs` | how long somebody slow holds a place |
 //! | `queue`, `workers`, `reservedWorkers`, `maxWatchers` | threads and places of the API |
 //! | `limits.maxInFlight`, `limits.maxQueue`, `limits.queueTimeoutMs` | what one service may take of the mesh |
 //! | `limits.maxInFlightPerCaller`, `rateLimit`, `rateLimit.perCaller` | what one caller may take of a service |
@@ -53,5 +53,4 @@
 //! - Pages under a name that ends in `.mesh`: where a browser's machine takes such names for the mesh, their calls are what any page may send
 //!   anywhere. The API and `/proxy` by path are judged by `Origin` and `Host`.
 //! - Trailers, which are passed on unread: an instance that mixes them into its fields must not believe `x-mesh-caller` in them.
-//! - How long a WebSocket is silent: only the numbers of connections bound tunnels.
 //! - Floods that fill the network before they reach the port.

@@ -51,6 +51,8 @@ settings! {
         body_timeout_ms: Millis = Millis(10_000), in 1, 3_600_000;
         /// How long a connection may be kept open between requests.
         idle_timeout_ms: Millis = Millis(60_000), in 1, 86_400_000;
+        /// How long both sides of a WebSocket may be silent.
+        tunnel_idle_timeout_ms: Millis = Millis(3_600_000), in 1, 86_400_000;
         /// From the first time a client does not take its answer to the end of that answer, where it has been taken in whole.
         write_timeout_ms: Millis = Millis(30_000), in 1, 3_600_000;
         /// How long the workers may leave a question unanswered before they are replaced.

@@ -353,7 +353,8 @@ impl Loop {
             Task::Watch(watch) => self.look_again(key, client, &mut exchange, watch),
             Task::Hand(hand) => self.late_hand(key, client, &mut exchange, hand),
             Task::Call(calling) => self.late_call(key, client, &mut exchange, calling),
-            Task::Tap(_) | Task::Tunnel(_) => Flow::Abort,
+            Task::Tunnel(tunnel) => self.late_tunnel(client, &mut exchange, tunnel),
+            Task::Tap(_) => Flow::Abort,
         };
         self.follow(key, client, exchange, flow);
         flow
