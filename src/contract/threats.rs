@@ -47,8 +47,8 @@
 //! - Rules tell paths apart as they are written, encoded or not: `/Admin` is not `/admin`. An instance that takes both for the same needs a rule for both,
 //!   or a list of what is allowed instead of one of what is not.
 //! - Somebody who can read the memory of the process, or its files as its user.
-//! - Connections that are open when the authority of clients changes: they keep the name that they have proven until they close. A token that
-//!   is taken away ends at once.
+//! - Answers under way when a token is taken away, or the authority of clients changes: they are finished. Whatever else goes on
+//!   does not: taps, long polls and WebSockets end, and the next request has to prove anew who sends it.
 //! - Addresses are counted one by one: who has an IPv6 network has many, and is held by `maxConnections` alone.
 //! - Pages under a name that ends in `.mesh`: where a browser's machine takes such names for the mesh, their calls are what any page may send
 //!   anywhere. The API and `/proxy` by path are judged by `Origin` and `Host`.

@@ -2,7 +2,7 @@
 
 use super::calls::Form;
 use super::client::Client;
-use super::exchange::{Exchange, Flow, Task};
+use super::exchange::{Exchange, Flow, Goal, Task};
 use super::http1::RequestHead;
 use super::line::Line;
 use super::reactor::{Loop, Turn};
@@ -52,7 +52,10 @@ impl Loop {
     /// Passes on what can be passed on.
     pub(super) fn advance_tunnel(&mut self, _: Key, client: &mut Client, exchange: &mut Exchange, mut tunnel: Tunnel) -> Flow {
         let Some(mut line) = self.lines.lend(tunnel.line) else { return Flow::Abort };
-        let flow = self.pass(client, &mut line, &mut tunnel);
+        let flow = match tunnel.form {
+            Form::Proxy { proxied, .. } if !self.is_still_welcome(client, exchange, Goal::Proxy(proxied)) => Flow::Abort,
+            _ => self.pass(client, &mut line, &mut tunnel),
+        };
         match flow {
             Flow::Over | Flow::Abort => self.end_tunnel(client, exchange, tunnel),
             Flow::Wait | Flow::Again => {
