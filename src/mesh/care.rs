@@ -97,7 +97,13 @@ impl Mesh {
         let timeout = care.config.timeout_ms.duration();
         self.resolve_again(member, timeout);
         let Some(target) = care.target else { return Some(care.config.interval_ms.duration()) };
-        let addresses = self.resolve_judged(&target.host, target.port.get(), timeout).unwrap_or_default();
+        let addresses = if target.host == member.host {
+            // It has just been resolved; and while nobody says where that is, it is asked where it was found last.
+            let known = member.addresses().iter().map(std::net::SocketAddr::ip).collect();
+            self.judged(&target.host, known, target.port.get())
+        } else {
+            self.resolve_judged(&target.host, target.port.get(), timeout).unwrap_or_default()
+        };
         let result = if addresses.is_empty() {
             CheckResult::Unreachable
         } else {
