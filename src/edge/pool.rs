@@ -64,11 +64,14 @@ impl Loop {
     pub(super) fn take_idle(&mut self, member: &Arc<Member>) -> Option<Key> {
         let kept = self.idle.get_mut(&(Arc::as_ptr(member) as usize))?;
         while let Some(key) = kept.pop() {
-            let still_there = |line: &mut Box<Line>| line.address.is_some_and(|address| member.is_reached_at(address));
+            let still_there = |line: &mut Box<Line>| {
+                let is_trusted = line.secured.as_ref().is_none_or(|secured| secured.is_trusted(&self.shared.trust));
+                is_trusted && line.address.is_some_and(|address| member.is_reached_at(address))
+            };
             if self.lines.get_mut(key).is_some_and(still_there) {
                 return Some(key);
             }
-            // What it leads to is no longer where the instance may be called.
+            // What it leads to is no longer where the instance may be called, or no longer trusted.
             self.lines.remove(key);
         }
         None

@@ -49,8 +49,8 @@ impl Loop {
         self.flush(client);
         if client.output.is_empty() && !tap.is_over() && is_still_welcome {
             let chunked = !exchange.request.is_1_0();
-            for trace in tap.collect() {
-                let mut line = serde_json::to_vec(&TapLine::of(&trace)).unwrap_or_default();
+            for call in tap.collect() {
+                let mut line = serde_json::to_vec(&TapLine::of(&call)).unwrap_or_default();
                 line.push(b'\n');
                 if chunked {
                     client.output.push(format!("{:x}\r\n", line.len()).as_bytes(), &mut self.spare);

@@ -10,7 +10,7 @@ use super::acceptor::Acceptor;
 use super::buffers::Buffer;
 use super::socket::{Moved, Socket};
 use crate::model::Host;
-use crate::outbound::trust::{self, Trust};
+use crate::outbound::trust::{self, Trust, Vintage};
 
 /// The TLS side of a connection.
 pub(super) struct Secured {
@@ -25,6 +25,8 @@ pub(super) struct Secured {
     ended: bool,
     /// The other side did not want us, which it says after what we held to be the handshake.
     refusal: Option<String>,
+    /// What an instance was trusted by.
+    vintage: Option<Vintage>,
 }
 
 /// Why a handshake came to nothing.
@@ -51,7 +53,8 @@ impl Secured {
     /// # Errors
     /// Why there can be none, for a person.
     pub(super) fn to(host: &Host, trust: &Trust) -> Result<Self, String> {
-        Ok(Self::new(trust.connect(host)?.into()))
+        let vintage = Some(trust.vintage());
+        Ok(Self { vintage, ..Self::new(trust.connect(host)?.into()) })
     }
 
     /// Awaits the handshake of a client.
@@ -64,7 +67,12 @@ impl Secured {
     }
 
     fn new(session: Connection) -> Self {
-        Self { session: Box::new(session), owed: 0, pending: 0, came: 0, ended: false, refusal: None }
+        Self { session: Box::new(session), owed: 0, pending: 0, came: 0, ended: false, refusal: None, vintage: None }
+    }
+
+    /// Whether an instance would still be trusted by the same.
+    pub(super) fn is_trusted(&self, trust: &Trust) -> bool {
+        self.vintage == Some(trust.vintage())
     }
 
     /// Goes on with the handshake as far as it goes. Answers whether it is done.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::cluster::Cluster;
 use super::member::Member;
 use super::ports::Probe;
 use super::record::Key;
@@ -48,6 +49,7 @@ impl Mesh {
         // A resolver that fails does not take away what is known; one that answers with forbidden addresses does.
         if let (Some(addresses), Some(cluster)) = (addresses, self.inner.registry.find(member.service.as_str())) {
             cluster.resolved(member, &addresses);
+            self.judge_once_more(&cluster, member);
         }
     }
 
@@ -80,14 +82,18 @@ impl Mesh {
     pub(super) fn judge_again(&self) {
         for cluster in self.inner.registry.all() {
             for member in cluster.look(|state| state.seats.iter().map(|seat| Arc::clone(&seat.member)).collect::<Vec<_>>()) {
-                let known = match &member.host {
-                    Host::Ip(ip) => vec![*ip],
-                    Host::Name(_) => member.addresses().iter().map(std::net::SocketAddr::ip).collect(),
-                };
-                let allowed = |ip: &IpAddr| self.judge(&member.host, *ip, member.port.get()).is_ok();
-                cluster.resolved(&member, &known.into_iter().filter(allowed).collect::<Vec<_>>());
+                self.judge_once_more(&cluster, &member);
             }
         }
+    }
+
+    /// Judges the addresses of a member by what is allowed now: that may have changed between their being judged and being in use.
+    pub(super) fn judge_once_more(&self, cluster: &Cluster, member: &Arc<Member>) {
+        let known = match &member.host {
+            Host::Ip(ip) => vec![*ip],
+            Host::Name(_) => member.addresses().iter().map(std::net::SocketAddr::ip).collect(),
+        };
+        cluster.resolved(member, &self.judged(&member.host, known, member.port.get()));
     }
 
     /// Runs one active check of a member in this thread, and takes in its result. Answers the time to the next one; `None` when the member
@@ -97,7 +103,13 @@ impl Mesh {
         let timeout = care.config.timeout_ms.duration();
         self.resolve_again(member, timeout);
         let Some(target) = care.target else { return Some(care.config.interval_ms.duration()) };
-        let addresses = self.resolve_judged(&target.host, target.port.get(), timeout).unwrap_or_default();
+        let addresses = if target.host == member.host {
+            // It has just been resolved; and while nobody says where that is, it is asked where it was found last.
+            let known = member.addresses().iter().map(std::net::SocketAddr::ip).collect();
+            self.judged(&target.host, known, target.port.get())
+        } else {
+            self.resolve_judged(&target.host, target.port.get(), timeout).unwrap_or_default()
+        };
         let result = if addresses.is_empty() {
             CheckResult::Unreachable
         } else {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Mesh;
@@ -12,8 +13,10 @@ use super::record::{Key, Record, Version};
 use crate::model::{AdminState, Host, InstanceId, Invalid, Limit, Registration, ServiceName, Weight};
 use crate::telemetry::events::Kind;
 
-/// How long a registration waits for its host name to resolve.
+/// How long a registration waits for its host name to resolve,
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(2);
+/// and how long while another one does: names that never resolve must not hold everybody who serves registrations.
+const RESOLVE_HASTE: Duration = Duration::from_millis(50);
 
 /// Why a change of the registry was refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,8 +60,8 @@ impl From<StoreError> for RegistryError {
 }
 
 impl Mesh {
-    /// Registers an instance, or registers it again. Waits at most 2 s for its host name to resolve; one that does not resolve is accepted
-    /// and stays unavailable until it does.
+    /// Registers an instance, or registers it again. Waits at most 2 s for its host name to resolve, and only a moment while another
+    /// registration waits; one that does not resolve by then is accepted and stays unavailable until it does.
     ///
     /// # Errors
     /// [`RegistryError`]; nothing was changed.
@@ -107,10 +110,13 @@ impl Mesh {
     /// What the host of a registration resolves to, if all that it names is allowed.
     fn judged_addresses(&self, registration: &Registration) -> Result<Vec<IpAddr>, RegistryError> {
         let resolver = &self.inner.resolver;
-        let addresses = resolver.resolve(&registration.host, RESOLVE_PATIENCE);
+        let hosts = [Some(&registration.host), registration.health_check.as_ref().map(|target| &target.host)];
+        let has_names = hosts.into_iter().flatten().any(|host| matches!(host, Host::Name(_)));
+        let turn = Resolving::begin(&self.inner.resolving, has_names);
+        let addresses = resolver.resolve(&registration.host, turn.patience());
         self.judge_all(&registration.host, &addresses, registration.port.get())?;
         if let Some(target) = registration.health_check.as_ref().filter(|target| target.host != registration.host) {
-            self.judge_all(&target.host, &resolver.resolve(&target.host, RESOLVE_PATIENCE), target.port.get())?;
+            self.judge_all(&target.host, &resolver.resolve(&target.host, turn.patience()), target.port.get())?;
         } else if let Some(target) = &registration.health_check {
             self.judge_all(&target.host, &addresses, target.port.get())?;
         }
@@ -194,5 +200,31 @@ impl Mesh {
 
     fn judge_all(&self, host: &Host, addresses: &[IpAddr], port: u16) -> Result<(), RegistryError> {
         addresses.iter().try_for_each(|ip| self.judge(host, *ip, port)).map_err(RegistryError::NotAllowed)
+    }
+}
+
+/// A registration whose names are being resolved, counted until it is dropped.
+#[must_use = "dropping it ends the count"]
+struct Resolving<'a> {
+    count: &'a AtomicUsize,
+    has_names: usize,
+    is_only: bool,
+}
+
+impl<'a> Resolving<'a> {
+    fn begin(count: &'a AtomicUsize, has_names: bool) -> Self {
+        // Addresses need no resolver.
+        let has_names = usize::from(has_names);
+        Self { count, has_names, is_only: count.fetch_add(has_names, Ordering::SeqCst) == 0 }
+    }
+
+    const fn patience(&self) -> Duration {
+        if self.is_only { RESOLVE_PATIENCE } else { RESOLVE_HASTE }
+    }
+}
+
+impl Drop for Resolving<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(self.has_names, Ordering::SeqCst);
     }
 }

@@ -94,6 +94,9 @@ impl Mesh {
                     if !news.place && !addresses.is_empty() {
                         cluster.resolved(&member, &addresses);
                     }
+                    if !addresses.is_empty() {
+                        self.judge_once_more(&cluster, &member);
+                    }
                     self.tell(asked, &member, news, &place);
                     if news.place || said.renews {
                         let newcomer = if said.healthy.is_some() { Newcomer::CheckLater } else { Newcomer::CheckNow };

@@ -101,6 +101,8 @@ pub(crate) struct Inner {
     own: Published<Arc<upstreams::Own>>,
     /// Guarded: registrations under way, by owner, where there is a limit.
     claims: Locked<HashMap<Arc<str>, usize>>,
+    /// Registrations that wait for a resolver.
+    resolving: AtomicUsize,
     started: Instant,
     /// When that was, in milliseconds since the Unix epoch.
     started_ms: u64,
@@ -179,6 +181,7 @@ impl Mesh {
                 upstreams: Published::new(Arc::new(upstreams)),
                 own: Published::default(),
                 claims: Locked::default(),
+                resolving: AtomicUsize::new(0),
                 hurried: AtomicBool::new(false),
                 stopping: AtomicBool::new(false),
                 running: AtomicUsize::new(0),

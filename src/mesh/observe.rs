@@ -67,11 +67,12 @@ impl Mesh {
         if !failed && !slow && !sampled && !onlookers.want_all() {
             return;
         }
-        let trace = Arc::new(self.trace(service, request_id, report, &asked()));
+        let asked = asked();
+        let trace = Arc::new(self.trace(service, request_id, report, &asked));
         if failed || slow || trace.is_sampled() {
             onlookers.traces.keep(&trace, slow);
         }
-        onlookers.show(&trace);
+        onlookers.show(&trace, || shown_fields(asked.headers));
     }
 
     /// The trace a request belongs to; `None` where traces are not made.
@@ -97,7 +98,6 @@ impl Mesh {
             queued: report.queued,
             status: report.status,
             reason: report.reason.map(Reason::word).or_else(|| report.caller_has_gone().then_some(CALLER_GONE)),
-            fields: (self.inner.onlookers.taps.count() > 0).then(|| shown_fields(asked.headers)),
             streamed: report.streamed,
             attempts: report.attempts.iter().take(MOST_ATTEMPTS).map(AttemptReport::trace).collect(),
         }

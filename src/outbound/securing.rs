@@ -9,7 +9,7 @@ use ureq::unversioned::transport::time::Instant as UreqInstant;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
 
 use super::connection::{BUFFER, Connection, carry};
-use super::trust::{self, Trust};
+use super::trust::{self, Trust, Vintage};
 use crate::model::time::{Clock, SystemClock};
 use crate::model::{ConnectFailure, Failure, Host};
 
@@ -31,6 +31,7 @@ impl Connector<Connection> for Securer {
 
     fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<Connection>) -> Result<Option<Secured>, ureq::Error> {
         let Some(connection) = chained else { return Ok(None) };
+        let vintage = self.trust.vintage();
         let mut session = self.trust.connect(&self.host).map_err(|why| carry(Failure::Connect(ConnectFailure::Tls(why))))?;
         // Connecting and securing share their time.
         let began = if let UreqInstant::Exact(began) = details.now { began } else { SystemClock.now() };
@@ -42,7 +43,8 @@ impl Connector<Connection> for Securer {
         // What it was asked and answered so far was no request.
         socket.connection.begin_anew();
         let buffers = LazyBuffers::new(BUFFER, BUFFER);
-        Ok(Some(Secured { buffers, stream: StreamOwned::new(session, socket), answered: false }))
+        let trust = self.trust.clone();
+        Ok(Some(Secured { buffers, stream: StreamOwned::new(session, socket), answered: false, trust, vintage }))
     }
 }
 
@@ -118,6 +120,8 @@ pub(super) struct Secured {
     stream: StreamOwned<ClientConnection, Socket>,
     /// A byte of an answer has come.
     answered: bool,
+    trust: Trust,
+    vintage: Vintage,
 }
 
 impl Secured {
@@ -162,7 +166,7 @@ impl Transport for Secured {
     fn is_open(&mut self) -> bool {
         // What has come beyond an answer would be taken for the next one.
         let has_more = self.stream.conn.reader().fill_buf().is_ok() || !self.stream.sock.connection.buffers().input().is_empty();
-        !has_more && self.stream.sock.connection.is_open()
+        !has_more && self.vintage == self.trust.vintage() && self.stream.sock.connection.is_open()
     }
 
     fn is_tls(&self) -> bool {

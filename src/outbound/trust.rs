@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustls::pki_types::ServerName;
@@ -16,20 +17,23 @@ use crate::model::{Host, Invalid};
 use crate::policy::upstreams;
 
 /// What connections to instances are secured with, shared by all who make them; it can be changed while they do.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Trust(Arc<Shared>);
 
-/// Guarded: what the next connection uses; nothing means Mozilla's authorities and no certificate of our own.
-struct Shared(Published<Option<Arc<ClientConfig>>>);
+#[derive(Default)]
+struct Shared {
+    /// Guarded: what the next connection uses; nothing means Mozilla's authorities and no certificate of our own.
+    config: Published<Option<Arc<ClientConfig>>>,
+    /// How often that has changed.
+    changes: AtomicU64,
+}
+
+/// What a connection was secured with: it vouches for nobody any more once something else is used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Vintage(u64);
 
 /// Settings that have been read from their files and can be put in force.
 pub(crate) struct Read(Option<Arc<ClientConfig>>);
-
-impl Default for Trust {
-    fn default() -> Self {
-        Self(Arc::new(Shared(Published::new(None))))
-    }
-}
 
 impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,9 +78,21 @@ impl Trust {
         Ok(Read(Some(Arc::new(speaking_http(made)))))
     }
 
-    /// The next connection is secured with this.
+    /// The next connection is secured with this, and none is used again that was secured with something else.
     pub(crate) fn change(&self, Read(config): Read) {
-        self.0.0.update(|current| *current = config);
+        let is_same = self.0.config.update(|current| {
+            // It may be the same authorities as before: files are not compared.
+            let is_same = config.is_none() && current.is_none();
+            *current = config;
+            is_same
+        });
+        // After it, so that what is secured meanwhile counts as old rather than as new.
+        self.0.changes.fetch_add(u64::from(!is_same), Ordering::SeqCst);
+    }
+
+    /// Of what is secured from now on. To be asked before it is.
+    pub(crate) fn vintage(&self) -> Vintage {
+        Vintage(self.0.changes.load(Ordering::SeqCst))
     }
 
     /// Begins to secure a connection to `host`.
@@ -85,7 +101,7 @@ impl Trust {
     /// Why that cannot be, for a person.
     pub(crate) fn connect(&self, host: &Host) -> Result<ClientConnection, String> {
         let name = ServerName::try_from(host.to_string().trim_matches(['[', ']']).to_owned()).map_err(|error| error.to_string())?;
-        let config = self.0.0.read(Clone::clone).map_or_else(usual, Ok);
+        let config = self.0.config.read(Clone::clone).map_or_else(usual, Ok);
         config.and_then(|config| ClientConnection::new(config, name)).map_err(|error| error.to_string())
     }
 }

@@ -175,7 +175,6 @@ mod tests {
             queued: Duration::from_millis(1),
             status: 503,
             reason,
-            fields: None,
             streamed: false,
             attempts: vec![attempt; attempts],
         }

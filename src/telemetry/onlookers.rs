@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::context::Sampler;
 use super::counters::Counter;
-use super::taps::Taps;
+use super::taps::{ShownFields, Taps};
 use super::trace::Trace;
 use super::traces::Traces;
 use crate::model::settings::{Millis, leaf, settings};
@@ -203,8 +203,8 @@ impl Onlookers {
         self.log.get().is_some() || self.taps.count() > 0
     }
 
-    /// Shows a call to whoever wants it, the rings excepted.
-    pub fn show(&self, trace: &Arc<Trace>) {
+    /// Shows a call to whoever wants it, the rings excepted. `fields` are those of its request: they are long, and kept for nobody but taps.
+    pub fn show(&self, trace: &Arc<Trace>, fields: impl FnOnce() -> ShownFields) {
         let wanted = trace.is_sampled() || trace.context.is_some() && self.sample_errors && trace.is_failed();
         if let Some(exporter) = self.exporter.get().filter(|_| wanted)
             && !exporter.take(trace)
@@ -217,7 +217,7 @@ impl Onlookers {
             self.counters.log_lines_dropped.add(1);
         }
         if self.taps.count() > 0 {
-            self.taps.show(trace);
+            self.taps.show(trace, fields());
         }
     }
 

@@ -13,8 +13,10 @@ use super::trace::{Trace, escaped};
 use crate::model::sync::Locked;
 use crate::model::{Fields, Invalid, is_secret, shown};
 
-/// Calls that may wait for one tap.
+/// Calls that may wait for one tap,
 const MOST: usize = 256;
+/// and bytes of their header fields.
+const MOST_BYTES: usize = 512 * 1024;
 /// Header fields of a call that are shown.
 const MOST_FIELDS: usize = 64;
 /// The longest value that is shown, in characters.
@@ -24,6 +26,18 @@ const SECRET: &str = "[redacted]";
 
 /// Header fields of a call, as they may be shown.
 pub type ShownFields = Box<[(Box<str>, Box<str>)]>;
+
+/// A call as taps are shown it.
+#[derive(Clone, Debug)]
+pub struct Tapped(Arc<(Arc<Trace>, ShownFields)>);
+
+impl Tapped {
+    /// Bytes of its header fields.
+    fn size(&self) -> usize {
+        let (_, fields) = &*self.0;
+        fields.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+}
 
 /// Which calls a tap shows.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -106,7 +120,9 @@ struct Open {
 struct Waiting {
     number: u64,
     filter: Filter,
-    queue: VecDeque<Arc<Trace>>,
+    queue: VecDeque<Tapped>,
+    /// Bytes of header fields in it.
+    bytes: usize,
     wake: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -127,7 +143,7 @@ impl Taps {
                 return None;
             }
             open.next += 1;
-            open.taps.push(Waiting { number: open.next, filter, queue: VecDeque::new(), wake: Arc::new(wake) });
+            open.taps.push(Waiting { number: open.next, filter, queue: VecDeque::new(), bytes: 0, wake: Arc::new(wake) });
             Some(open.next)
         });
         let Some(number) = number else {
@@ -144,18 +160,21 @@ impl Taps {
     }
 
     /// Shows a call to those that want it.
-    pub fn show(&self, trace: &Arc<Trace>) {
+    pub fn show(&self, trace: &Arc<Trace>, fields: ShownFields) {
+        let tapped = Tapped(Arc::new((Arc::clone(trace), fields)));
+        let size = tapped.size();
         let wakes: Vec<_> = self.open.with(|open| {
             let mut wakes = Vec::new();
             for tap in open.taps.iter_mut().filter(|tap| tap.filter.takes(trace)) {
-                if tap.queue.len() >= MOST {
+                if tap.queue.len() >= MOST || tap.bytes + size > MOST_BYTES {
                     self.dropped.add(1);
                     continue;
                 }
                 if tap.queue.is_empty() {
                     wakes.push(Arc::clone(&tap.wake));
                 }
-                tap.queue.push_back(Arc::clone(trace));
+                tap.bytes += size;
+                tap.queue.push_back(tapped.clone());
             }
             wakes
         });
@@ -165,10 +184,12 @@ impl Taps {
 
 impl Tap {
     /// What there is to show now, in order. Empty and [over](Self::is_over) when there will be no more.
-    pub fn collect(&mut self) -> VecDeque<Arc<Trace>> {
-        let mut all = self.taps.open.with(|open| {
-            open.taps.iter_mut().find(|tap| tap.number == self.number).map_or_else(VecDeque::new, |tap| std::mem::take(&mut tap.queue))
-        });
+    pub fn collect(&mut self) -> VecDeque<Tapped> {
+        let take = |tap: &mut Waiting| {
+            tap.bytes = 0;
+            std::mem::take(&mut tap.queue)
+        };
+        let mut all = self.taps.open.with(|open| open.taps.iter_mut().find(|tap| tap.number == self.number).map(take)).unwrap_or_default();
         all.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
         let count = all.len() as u64;
         self.left -= count;
@@ -218,8 +239,9 @@ pub struct TapLine<'a> {
 
 impl<'a> TapLine<'a> {
     /// Of a call.
-    pub fn of(trace: &'a Trace) -> Self {
-        Self { trace, headers: trace.fields.as_deref().unwrap_or_default() }
+    pub fn of(tapped: &'a Tapped) -> Self {
+        let (trace, headers) = &*tapped.0;
+        Self { trace, headers }
     }
 }
 
@@ -231,7 +253,7 @@ fn as_pairs<S: serde::Serializer>(fields: &[(Box<str>, Box<str>)], serializer: S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Headers;
+    use crate::model::{Headers, RequestId, ServiceName};
 
     fn pairs(query: &[(&str, &str)]) -> Vec<(String, String)> {
         query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -253,6 +275,39 @@ mod tests {
             [("status", "6xx"), ("status", "x"), ("status", "70000"), ("limit", "-1"), ("slowerThanMs", "1s"), ("stats", "5xx")]
         {
             assert_eq!(Filter::of(&pairs(&[(name, value)])).expect_err(value).field, name);
+        }
+    }
+
+    fn trace() -> Arc<Trace> {
+        Arc::new(Trace {
+            context: None,
+            state: None,
+            request_id: RequestId::from_roll(1, 2),
+            service: ServiceName::new("s").expect("valid"),
+            method: "GET".into(),
+            path: "/".into(),
+            caller: None,
+            started_ms: 0,
+            took: Duration::ZERO,
+            queued: Duration::ZERO,
+            status: 200,
+            reason: None,
+            streamed: false,
+            attempts: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn what_waits_for_a_tap_is_bounded_in_calls_and_in_bytes() {
+        let fields = |bytes: usize| -> ShownFields { [("name".into(), "x".repeat(bytes).into())].into() };
+        for (bytes, most) in [(1, MOST), (MOST_BYTES / 8, 7), (MOST_BYTES, 0)] {
+            let taps = Arc::<Taps>::default();
+            let mut tap = taps.open(Filter::default(), 1, || ()).expect("room");
+            for _ in 0..2 {
+                (0..1000).for_each(|_| taps.show(&trace(), fields(bytes)));
+                assert_eq!(tap.collect().len(), most, "{bytes} bytes each");
+            }
+            assert_eq!((taps.lines.get(), taps.dropped.get()), (2 * most as u64, 2000 - 2 * most as u64));
         }
     }
 

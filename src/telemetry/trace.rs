@@ -9,7 +9,6 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::context::{Context, hex};
-use super::taps::ShownFields;
 use crate::model::time::as_ms;
 use crate::model::{InstanceId, Reason, RequestId, ServiceName, is_unseen};
 
@@ -50,8 +49,6 @@ pub struct Trace {
     pub status: u16,
     /// Why it failed; `None` when an answer was delivered.
     pub reason: Option<&'static str>,
-    /// The header fields of the request, where a tap may want to show them.
-    pub fields: Option<ShownFields>,
     /// It was passed on as it came.
     pub streamed: bool,
     /// Its attempts in order, the first [`MOST_ATTEMPTS`].

@@ -128,7 +128,6 @@ mod tests {
             queued: Duration::ZERO,
             status,
             reason: (status >= 500).then_some("upstream_status"),
-            fields: None,
             streamed: false,
             attempts: Vec::new(),
         })

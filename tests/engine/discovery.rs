@@ -14,10 +14,10 @@ use super::world::{SERVICE, World, at_port, id, ms, ok, service};
 
 /// Resolves every name to what was last said.
 #[derive(Clone, Default)]
-struct Records(Arc<Mutex<Vec<IpAddr>>>);
+pub struct Records(Arc<Mutex<Vec<IpAddr>>>);
 
 impl Records {
-    fn are(&self, addresses: &[&str]) {
+    pub fn are(&self, addresses: &[&str]) {
         *self.0.lock().expect("no panic inside") = addresses.iter().map(|ip| ip.parse().expect("an address")).collect();
     }
 }

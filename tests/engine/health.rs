@@ -1,10 +1,11 @@
 //! Health checks on demand: thresholds, what outweighs what, and what it does to calls.
 
 use serde_json::json;
-use weft::model::{AdminState, HealthTarget, Reason};
+use weft::model::{AdminState, HealthTarget, Host, Reason};
 use weft::policy::health::CheckResult::{self, Answered, Passed, TimedOut, Unreachable};
 use weft::telemetry::events::Kind;
 
+use super::discovery::Records;
 use super::world::{World, ok};
 
 /// A world with an instance whose checks end like this, one after the other.
@@ -159,4 +160,23 @@ fn the_time_of_the_last_check_is_shown() {
     world.pass(1_234);
     world.mesh.check_now();
     assert_eq!(last_check(), 1_234);
+}
+
+#[test]
+fn a_resolver_that_says_nothing_takes_no_instance_out() {
+    let records = Records::default();
+    records.are(&["10.0.0.7"]);
+    let resolver = records.clone();
+    let world = World::built(|builder| builder.resolver(resolver));
+    world.script("a", [ok()]);
+    world.register("a", |registration| {
+        registration.host = Host::new("a.internal").expect("a name");
+        registration.health_check = HealthTarget::new("http://a.internal:4001/health").ok();
+    });
+    world.checks("a", [Passed]);
+    assert_eq!(verdicts(&world, 1), [true]);
+    records.are(&[]);
+    assert_eq!(verdicts(&world, 3), [true; 3], "it is asked where it was found last");
+    assert_eq!(world.network.probes().len(), 4);
+    world.serves(1);
 }

@@ -2,8 +2,8 @@
 //! refused, and no packet leaves for it.
 
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
@@ -215,6 +215,54 @@ fn a_name_that_does_not_resolve_is_accepted_and_waits_until_it_does() {
     register_with(&house, "host", r#""nowhere.example""#).with_status(200);
     assert_eq!(house.call("s", "/").with_status(503).reason(), "no_healthy_instance");
     assert_eq!(house.get("/services/s/explain").json()["instances"][0]["why"], "its host name has no usable address");
+}
+
+/// Says nothing about any name for as long as whoever asks is patient, up to the end of the test.
+#[derive(Clone, Default)]
+struct Silence {
+    asked: Arc<AtomicUsize>,
+    over: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Resolver for Silence {
+    fn resolve(&self, host: &Host, patience: Duration) -> Vec<IpAddr> {
+        match host {
+            Host::Ip(ip) => vec![*ip],
+            Host::Name(_) => {
+                self.asked.fetch_add(1, Ordering::SeqCst);
+                let (over, changed) = &*self.over;
+                // Who is in a hurry is let go at once.
+                let is_patient = patience >= Duration::from_secs(1);
+                drop(changed.wait_while(over.lock().expect("no panic inside"), |over| is_patient && !*over));
+                Vec::new()
+            }
+        }
+    }
+}
+
+#[test]
+fn registrations_that_wait_for_their_names_leave_workers_for_others() {
+    let silence = Silence::default();
+    let config = Config { workers: 2, reserved_workers: 1, ..Config::default() };
+    let house = House::of(Mesh::builder().resolver(silence.clone()).background(false), config);
+    let register = |n: usize| {
+        let url = format!("http://other{n}.test/health");
+        house.post("/register", &json!({"name": "s", "id": n.to_string(), "host": format!("name{n}.test"), "port": 9, "healthCheckUrl": url}))
+    };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| register(0));
+        eventually("one of them waits", || (silence.asked.load(Ordering::SeqCst) > 0).then_some(()));
+        for n in 1..4 {
+            register(n).with_status(200);
+        }
+        assert_eq!(house.get("/services/s").with_status(200).json()["instances"].as_array().map(Vec::len), Some(3));
+        *silence.over.0.lock().expect("no panic inside") = true;
+        silence.over.1.notify_all();
+        first.join().expect("no panic").with_status(200);
+    });
+    let asked = silence.asked.load(Ordering::SeqCst);
+    register(5).with_status(200);
+    assert_eq!(silence.asked.load(Ordering::SeqCst), asked + 2, "host and check");
 }
 
 #[test]

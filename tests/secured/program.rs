@@ -147,6 +147,27 @@ fn another_authority_for_instances_is_trusted_after_a_hup() {
 }
 
 #[test]
+fn a_kept_connection_to_an_instance_ends_with_the_authority_that_vouched_for_it() {
+    let (papers, others) = (Papers::new(), Papers::new());
+    let upstream = Upstream::named("it");
+    for invoke_on in ["edge", "workers"] {
+        let sleeve = Sleeve::around(upstream.at, papers.instance(&papers.issue("instance", "DNS:localhost"), false));
+        let file = papers.path("weft.json");
+        let configure = |ca: &str| fs::write(&file, json!({"upstreams": {"caFile": ca}}).to_string()).expect("written");
+        configure(&papers.ca);
+        let weft = Weft::start(&["--config", &file, "--invoke-on", invoke_on]);
+        let registration = json!({"name": "s", "id": "i", "host": "localhost", "port": sleeve.at.port(), "scheme": "https", "healthy": true});
+        weft.post("/register", &registration).with_status(200);
+        weft.call("s", "/").with_status(200);
+
+        configure(&others.ca);
+        weft.signal("HUP");
+        let refused = || Some(weft.call("s", "/")).filter(|answer| answer.status != 200);
+        assert_eq!(eventually("it is not trusted any more", refused).reason(), "upstream_connect", "{invoke_on}");
+    }
+}
+
+#[test]
 fn an_idle_secured_connection_costs_little() {
     const MANY: u64 = 500;
     let papers = Papers::new();

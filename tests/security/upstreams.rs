@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use serde_json::json;
 use weft::mesh::Settings;
-use weft::mesh::ports::Resolver;
+use weft::mesh::ports::{Refused, Resolver, Store, StoreError};
+use weft::mesh::record::{Document, Key, Version};
 use weft::model::Host;
 use weft::policy::upstreams::Config as Upstreams;
 use weft::server::{Config, InvokeOn};
-use weft::{Builder, Mesh};
+use weft::{Builder, Call, Mesh, Registration};
 
 use crate::callers::{Guarded, at, line};
 use crate::house::{House, call};
@@ -220,6 +221,50 @@ fn a_redirect_to_a_forbidden_address_is_data() {
     house.register("s", "i", &upstream);
     for answer in [house.ask("POST", "/invoke", &[], &call("s", "/")), house.get("/proxy/s/")] {
         assert!(answer.with_status(302).header("location").is_some_and(|to| to.contains(FORBIDDEN)));
+    }
+    assert_eq!(forbidden.connections(), 0);
+}
+
+/// Keeps nothing, and does what a test says while it is asked to.
+#[derive(Clone, Default)]
+struct Meanwhile(Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>);
+
+impl Store for Meanwhile {
+    fn load(&self) -> Result<Vec<(Document, Version)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn put(&self, _: &Document, _: Version) -> Result<Version, Refused> {
+        let act = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        act.into_iter().for_each(|act| act());
+        Ok(Version::default())
+    }
+
+    fn delete(&self, _: &Key) -> Result<Version, StoreError> {
+        Ok(Version::default())
+    }
+
+    fn forget(&self, _: &Key) {}
+}
+
+#[test]
+fn what_is_denied_while_it_is_being_registered_is_not_called_either() {
+    let (forbidden, _allowed) = places();
+    let meanwhile = Meanwhile::default();
+    let mesh = Mesh::builder().store(meanwhile.clone()).background(false).build().expect("a mesh");
+    for (id, round) in ["first", "again", "again"].into_iter().zip(0..) {
+        let deny = mesh.clone();
+        *meanwhile.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(move || {
+            deny.reconfigure(Settings { upstreams: denied(), ..Settings::default() }).expect("valid");
+        }));
+        // Before, it is allowed.
+        mesh.reconfigure(Settings::default()).expect("valid");
+        let mut registration = Registration::new("s", id, FORBIDDEN, forbidden.port()).expect("valid");
+        // Something new each time, so that it is kept anew.
+        registration.zone = Some(format!("{round}"));
+        mesh.register(registration).expect("judged before");
+        let error = mesh.invoke(&Call::get("s", "/").expect("valid")).expect_err("nowhere to go");
+        assert_eq!(error.reason().word(), "no_healthy_instance", "{id}");
     }
     assert_eq!(forbidden.connections(), 0);
 }
