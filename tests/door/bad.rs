@@ -152,6 +152,9 @@ pub(crate) fn everywhere() -> Vec<Vector> {
         ("a greeting of SSH", b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(), 400),
         ("an asterisk that is not of OPTIONS", b"GET * HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
         ("a URL without a path", b"GET http://localhost HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
+        ("a URL without a host", b"GET http:///health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
+        ("a URL with a user", b"GET http://a@localhost/health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
+        ("a URL with a query where its host should be", b"GET http://a?b/health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
         ("a URL of another scheme", b"GET ftp://localhost/health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
         ("an early zero byte", b"\0GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
         (
