@@ -126,6 +126,8 @@ pub(crate) fn bodies(line: &str) -> Vec<Vector> {
         ("a folded trailer", "0\r\nX-A: b\r\n c\r\n\r\n"),
         ("a trailer with a blank before the colon", "0\r\nX-A : b\r\n\r\n"),
         ("a trailer without a colon", "0\r\nX-A\r\n\r\n"),
+        ("a length in the trailers", "0\r\nContent-Length: 3\r\n\r\n"),
+        ("a caller in the trailers", "0\r\nX-A: b\r\nX_Mesh-Caller: root\r\n\r\n"),
         ("a bare line feed in the trailers", "0\r\nX-A: b\nX-C: d\r\n\r\n"),
     ];
     let mut all: Vec<Vector> =
