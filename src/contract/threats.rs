@@ -49,7 +49,7 @@
 //! - Somebody who can read the memory of the process, or its files as its user.
 //! - Connections that are open when the authority of clients changes: they keep the name that they have proven until they close. A token that
 //!   is taken away ends at once.
-//! - Addresses are counted one by one: who has an IPv6 network has many, and is held by `maxConnections` alone.
+//! - Networks of IPv6 are counted by /64: who has many of them, or is in a local one, is held by `maxConnections` alone.
 //! - Pages under a name that ends in `.mesh`: where a browser's machine takes such names for the mesh, their calls are what any page may send
 //!   anywhere. The API and `/proxy` by path are judged by `Origin` and `Host`.
 //! - Trailers of answers, which are passed on unread. Those of requests may not name what only a head may say, `x-mesh-caller` among it.
