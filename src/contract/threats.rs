@@ -49,8 +49,8 @@
 //! - Somebody who can read the memory of the process, or its files as its user.
 //! - Answers under way when a token is taken away, or the authority of clients changes: they are finished. Whatever else goes on
 //!   does not: taps, long polls and WebSockets end, and the next request has to prove anew who sends it.
-//! - Addresses are counted one by one: who has an IPv6 network has many, and is held by `maxConnections` alone.
+//! - Networks of IPv6 are counted by /64: who has many of them, or is in a local one, is held by `maxConnections` alone.
 //! - Pages under a name that ends in `.mesh`: where a browser's machine takes such names for the mesh, their calls are what any page may send
 //!   anywhere. The API and `/proxy` by path are judged by `Origin` and `Host`.
-//! - Trailers, which are passed on unread: an instance that mixes them into its fields must not believe `x-mesh-caller` in them.
+//! - Trailers of answers, which are passed on unread. Those of requests may not name what only a head may say, `x-mesh-caller` among it.
 //! - Floods that fill the network before they reach the port.

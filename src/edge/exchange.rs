@@ -167,7 +167,7 @@ impl Loop {
         client.closes = !request.persists() || self.shared.closing.load(Ordering::Relaxed);
         let id = request.head.first("x-request-id").and_then(RequestId::from_caller);
         exchange.id = id.unwrap_or_else(|| self.fresh_id());
-        exchange.incoming = Body::new(request.framing());
+        exchange.incoming = Body::of_request(request.framing());
         exchange.began = self.now;
         exchange.told_to_go_on = !request.expects_continue();
         exchange.gathered.clear();

@@ -54,13 +54,20 @@ pub fn response_head(input: &[u8]) {
     }
 }
 
-/// A body in chunks.
+/// A body in chunks, of an answer or of a request.
 pub fn chunks(input: &[u8]) {
+    for begin in [Body::new as fn(Framing) -> Body, Body::of_request] {
+        chunks_of(begin, input);
+    }
+}
+
+fn chunks_of(begin: fn(Framing) -> Body, input: &[u8]) {
+    let decode = |input: &[u8], step: usize| decode(begin(Framing::Chunked), input, step);
     let whole = decode(input, input.len().max(1));
     for step in [1, 2, 3, 7, 64] {
         assert_eq!(decode(input, step), whole, "in pieces of {step}");
     }
-    let passed = Body::new(Framing::Chunked).pass(input);
+    let passed = begin(Framing::Chunked).pass(input);
     match whole.end {
         Err(fault) => assert_eq!(passed, Err(fault)),
         Ok(is_done) => {
@@ -112,8 +119,8 @@ struct Decoded {
     end: Result<bool, Fault>,
 }
 
-fn decode(input: &[u8], step: usize) -> Decoded {
-    let (mut body, mut data, mut taken) = (Body::new(Framing::Chunked), Vec::new(), 0);
+fn decode(mut body: Body, input: &[u8], step: usize) -> Decoded {
+    let (mut data, mut taken) = (Vec::new(), 0);
     for part in input.chunks(step) {
         let mut rest = part;
         while !body.is_done() && !rest.is_empty() {
