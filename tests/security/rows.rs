@@ -1,4 +1,41 @@
-//! Inputs that must be refused or do no harm, which no other test sends.
+//! Inputs that must be refused or do no harm: which test sends which, and those that no other sends.
+//!
+//! | what comes | what is answered | sent by |
+//! |---|---|---|
+//! | no token; a wrong one; a byte less, more or other; a beginning; one in the URL or a cookie; no `Bearer` before it | 401 with a challenge | `security::tokens::only_the_whole_token_where_it_belongs_lets_in`, on every path `security::tokens::every_row_of_the_table_asks_for_its_scope_and_nothing_is_open_but_health` |
+//! | `bearer` in any case; two `Authorization`; a token of 1 MB | it counts; 400; 431 | the first of these |
+//! | 10 000 wrong tokens of each kind | no time tells them apart | `siege::timing::how_long_a_token_is_refused_tells_nothing_about_it` |
+//! | a token without the scope; one for other services | 403 | the second of these; `security::tokens::a_token_is_for_services_that_begin_as_it_says_and_shows_no_others` |
+//! | hosts: `169.254.169.254`, `[fe80::1]`, `0.0.0.0`, `[::]`, multicast, broadcast, clouds' metadata, each in IPv6 clothes too | 403, nothing is sent | `http::places::addresses_that_no_instance_may_have_are_refused_as_not_allowed`, `security::upstreams::no_spelling_of_a_forbidden_address_can_be_registered_and_nothing_is_sent_there`, `policy::upstreams::some_places_are_never_allowed_in_whatever_clothes` |
+//! | the mesh's own address | 403 | `security::upstreams::the_mesh_does_not_call_itself_where_that_would_be_in_its_own_name` |
+//! | `localhost` | 200; 403 where loopback is denied | `http::places::what_the_operator_denies_is_refused_and_no_packet_leaves` |
+//! | `metadata.google.internal`; names whose meaning changes | 403; left alone | `http::places::names_are_judged_by_what_they_resolve_to_at_registration_and_ever_after`, `security::upstreams::a_name_that_comes_to_mean_a_forbidden_address_is_not_followed_by_calls_checks_or_copies` |
+//! | `2130706433`, `0x7f.1`, `0177.0.0.1`, `127.1`; `a@b`, `a/b`, `a?b`, `a#b`, `a b`, a line end, `a:80`, none, 300 letters, `bücher.de`, `a.`, `%31` | 400 | `http::places::other_spellings_of_addresses_and_what_is_no_host_are_bad_requests` |
+//! | ports 0, -1, 65536, 99999, "80", 80.5, 1e3, null | 400 | `http::inputs::a_port_is_a_whole_number_from_1_to_65535` |
+//! | paths of calls: `@evil/x`, `//evil/x`, `http://evil/`, `/../x`, `/%2e%2e/x`, `/a\b`, line ends and zero bytes, encoded or not, `/é`, 10 KiB, none | 400, nobody is asked | `http::places::an_endpoint_that_could_mean_another_place_is_refused_and_no_packet_leaves`, `security::hygiene::an_endpoint_that_leads_elsewhere_is_refused_and_nobody_is_asked` |
+//! | the same as paths of health checks, and through `/proxy` | 400; what leads nowhere else is passed on | `security::rows::the_path_of_a_health_check_is_judged_as_every_path_is`, `http::places::a_health_url_that_could_ask_another_place_is_refused`, `security::rows::a_path_to_be_passed_on_leads_to_its_instance_or_nowhere`, `proxy::requests::what_cannot_be_passed_on_safely_is_refused_with_a_reason` |
+//! | `/%252e` | decoded once it is a name: passed on as it came | `http::places::an_endpoint_that_could_mean_another_place_is_refused_and_no_packet_leaves`, and the first of these |
+//! | methods: `GET` and a line end, `TRACE`, `CONNECT`, `PRI`, none, 1 KiB | 400 (`get` is GET) | `http::inputs::only_the_seven_methods_are_methods`; as a request `door::vectors::a_bad_request_for_nothing_in_particular_is_refused` |
+//! | header fields with line ends, or of the mesh | 400; left out | `http::inputs::a_header_cannot_smuggle_another`, `security::tokens::the_instance_learns_who_calls_from_the_mesh_alone_and_never_sees_the_token`, `proxy::requests::what_only_the_mesh_may_say_is_never_taken_from_outside` |
+//! | an instance answers 302 to a forbidden place | it is passed on | `security::upstreams::a_redirect_to_a_forbidden_address_is_data` |
+//! | an instance answers 101, a length and chunks, a head of 1 MiB, a body without end | 503 `upstream_protocol`, 502 through `/proxy`, which streams bodies; memory stays flat | `http::faults::every_fault_of_an_upstream_gets_its_answer_in_time`, `proxy::faults::every_fault_of_an_instance_gets_its_answer_through_proxy`, `security::rows::an_answer_without_end_is_given_up_at_its_limit_and_memory_stays_flat`, `proxy::memory::a_long_body_costs_no_more_memory_than_a_short_one` |
+//! | `HTTP_PROXY` in the environment | ignored | `program::running::a_proxy_in_the_environment_is_ignored_by_calls_and_checks` |
+//! | a body of 1 MiB and a byte, by length and in chunks | 413 | `http::inputs::a_body_of_1_mib_is_read_and_one_byte_more_is_too_large_however_it_is_framed` |
+//! | 100 MB packed by gzip | 400 as JSON, passed on as it is, never unpacked | `security::rows::what_is_packed_is_passed_on_and_never_unpacked` |
+//! | JSON 129 to 100 000 levels deep | 400 | `http::inputs::deep_nesting_is_refused_at_any_depth_and_in_any_place` |
+//! | a key twice, a list for an object, more behind it, a mark of byte order, half a surrogate, NaN, 1e999, `\u0000` in a name, a million digits | 400 at each path that takes a body | `security::rows::every_body_of_the_api_is_one_json_object_and_says_nothing_twice`, `http::inputs::whatever_is_not_one_json_object_is_a_bad_request`, inside `security::rows::what_is_said_twice_inside_is_refused_and_labels_are_kept_as_they_came` |
+//! | unknown keys | ignored; in settings 400 | `http::instances::bodies_may_be_written_in_snake_case_and_strange_fields_are_ignored`; `http::services::a_bad_setting_is_named_and_changes_nothing` |
+//! | numbers in what is passed on | byte for byte | `http::sent::a_million_digits_are_not_rewritten` |
+//! | `text/plain`, a form, no type | 200: JSON is what can be read as JSON | `http::inputs::the_content_type_of_a_request_does_not_matter` |
+//! | the same from pages of other origins; rebound names | 403 | `security::rows::a_form_of_another_origin_is_refused_in_whatever_type_and_curl_needs_none`, `security::hygiene::pages_of_other_origins_and_rebound_names_get_nothing`, `http::places::browsers_cannot_be_made_to_change_anything` |
+//! | 100 000 unknown services | 503 `unknown_service`, no series | `security::rows::however_many_unknown_services_are_called_metrics_and_memory_stay_as_they_were`, `http::prometheus::strangers_make_no_series` |
+//! | 100 000 registrations | 503 `overloaded` at the limits, memory is bounded | `security::rows::however_many_instances_are_registered_there_are_no_more_than_the_limits_allow`, of one caller `security::limits::one_caller_cannot_fill_the_registry` |
+//! | names that would end a label, colour a terminal or begin a line of the log | 400, nothing is logged | `http::inputs::names_and_ids_are_short_and_plain`, `security::hygiene::strange_names_do_not_get_into_logs_metrics_or_series`, `http::prometheus::names_that_could_never_be_registered_would_do_no_harm` |
+//! | looks at everything that shows anything, and panics | no token, file, body | `security::rows::neither_files_nor_tokens_nor_bodies_are_told_to_anybody`, `security::hygiene::no_token_comes_out_again`, `http::faults::nothing_of_a_bad_answer_leaks_into_metrics_services_or_errors`, `http::workers::a_panic_is_answered_and_takes_no_worker_no_seat_and_no_slot_with_it` |
+//! | a token file that is a link or that others may read | no start | `security::token_file::a_file_that_others_can_read_or_that_is_a_link_is_refused` |
+//! | a snapshot or log that is a link; one that everybody may read | no start; closed, with a warning | `store::directory::a_file_that_is_a_link_is_not_read`, `store::directory::what_everybody_could_read_is_closed_and_counts_all_the_same` |
+//! | an address beyond loopback, without tokens | no start | `program::running::listening_beyond_loopback_has_to_be_meant` |
+//! | HTTP that two readers might take for different requests, a good one behind it | one answer, the end; the good one is never executed | `door::vectors::a_bad_request_to_the_api_is_refused_and_nothing_behind_it_is_executed`, `door::vectors::a_bad_call_is_refused_and_nothing_behind_it_is_executed`, `door::vectors::a_bad_request_to_be_passed_on_is_refused_and_nothing_behind_it_is_executed` |
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -98,7 +135,7 @@ fn twisted(good: &Value) -> Vec<(String, Vec<u8>)> {
         };
         let others = fields.iter().filter(|(other, _)| *other != key).map(|(other, value)| format!("\"{other}\":{value},"));
         let others: String = others.collect();
-        all.extend(bad.iter().map(|bad| (format!("{key}: {:.20}", bad), format!("{{{others}\"{key}\":{bad}}}").into_bytes())));
+        all.extend(bad.iter().map(|bad| (format!("{key}: {bad:.20}"), format!("{{{others}\"{key}\":{bad}}}").into_bytes())));
     }
     all
 }
