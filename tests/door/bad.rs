@@ -143,6 +143,7 @@ pub(crate) fn bodies(line: &str) -> Vec<Vector> {
 pub(crate) fn everywhere() -> Vec<Vector> {
     let all: Vec<(&'static str, Vec<u8>, u16)> = vec![
         ("a method with an at sign", b"G@T /health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
+        ("a method in small letters with an at sign", b"g@t /health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
         ("a zero byte in the method", b"G\0T /health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
         ("no method", b" /health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
         ("only a path", b"/health\r\n\r\n".to_vec(), 400),

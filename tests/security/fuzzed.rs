@@ -25,7 +25,8 @@ const CALLERS: [&str; 4] = ["root", "a", "reader", ""];
 /// So many instances the second may register.
 const QUOTA: usize = 4;
 
-fn asked_for(name: &str, usual: u64) -> u64 {
+/// A number that whoever runs this has chosen, or the usual one.
+pub(crate) fn asked_for(name: &str, usual: u64) -> u64 {
     env::var(name).map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
 }
 
