@@ -1,5 +1,6 @@
 //! Host names by the system's resolver, off the calling thread, since it can take as long as it likes.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +31,7 @@ impl Resolver for SystemResolver {
 
     fn is_local(&self, ip: IpAddr) -> bool {
         // Only addresses of this machine can be bound to. Nothing is sent.
-        ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
+        ip.is_loopback() || may_be_ours(UdpSocket::bind((ip, 0)))
     }
 }
 
@@ -49,6 +50,12 @@ impl SystemResolver {
         thread::Builder::new().name("weft-resolve".to_owned()).spawn(look_up).ok()?;
         wait.recv_timeout(patience).ok()
     }
+}
+
+/// Whether an address that was tried to be bound to may be one of this machine. While the system has no descriptor left to try it with, for
+/// which somebody may have seen, every address may be.
+fn may_be_ours(tried: io::Result<UdpSocket>) -> bool {
+    tried.map_or_else(|error| error.kind() != io::ErrorKind::AddrNotAvailable, |_| true)
 }
 
 /// One look-up under way.
@@ -77,6 +84,14 @@ mod tests {
         let resolve = |host: &str| resolver.resolve(&Host::new(host).expect(host), Duration::ZERO);
         assert_eq!(resolve("10.0.0.1"), ["10.0.0.1".parse::<IpAddr>().expect("ip")]);
         assert_eq!(resolve("LocalHost").len(), 2);
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_tried_may_be_one_of_this_machine() {
+        let resolver = SystemResolver::default();
+        assert!(resolver.is_local([127, 0, 0, 9].into()));
+        assert!(!resolver.is_local([192, 0, 2, 1].into()), "an address for documentation");
+        assert!(may_be_ours(Err(rustix::io::Errno::MFILE.into())));
     }
 
     #[test]
