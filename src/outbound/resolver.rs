@@ -1,23 +1,37 @@
 //! Host names by the system's resolver, off the calling thread, since it can take as long as it likes.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use crate::mesh::ports::Resolver;
 use crate::model::Host;
+use crate::model::sync::Locked;
 
 /// Look-ups under way at once; one more is not begun, and the name counts as not resolved.
 const MOST: usize = 32;
+/// Of which names may be this many that did not resolve in time when they were last looked up, or never were: whoever registers names that
+/// nobody answers for must not keep those from being resolved that are in use.
+const MOST_STRANGERS: usize = MOST / 2;
+/// Names that are remembered to have resolved; there are seldom more.
+const MOST_KNOWN: usize = 4_096;
 
 /// The system's resolver (hosts file, DNS). `localhost` is both loopback addresses, without asking (RFC 6761 §6.3).
 #[derive(Clone, Default, Debug)]
 pub struct SystemResolver {
-    busy: Arc<AtomicUsize>,
+    state: Arc<Locked<State>>,
+}
+
+/// Guarded by the resolver's lock, which nobody holds while a name is looked up.
+#[derive(Default, Debug)]
+struct State {
+    busy: usize,
+    strangers: usize,
+    /// Names that resolved in time when they were last looked up.
+    known: HashSet<Box<str>>,
 }
 
 impl Resolver for SystemResolver {
@@ -25,7 +39,7 @@ impl Resolver for SystemResolver {
         match host {
             Host::Ip(ip) => vec![*ip],
             Host::Name(name) if name.eq_ignore_ascii_case("localhost") => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
-            Host::Name(name) => self.look_up(name, patience).unwrap_or_default(),
+            Host::Name(name) => self.look_up(name, patience, ask_system).unwrap_or_default(),
         }
     }
 
@@ -36,19 +50,45 @@ impl Resolver for SystemResolver {
 }
 
 impl SystemResolver {
-    fn look_up(&self, name: &str, patience: Duration) -> Option<Vec<IpAddr>> {
-        let busy = Busy::take(&self.busy)?;
+    fn look_up(&self, name: &str, patience: Duration, ask: impl FnOnce(&str) -> Vec<IpAddr> + Send + 'static) -> Option<Vec<IpAddr>> {
+        let busy = Busy::take(&self.state, name)?;
         let (answer, wait) = mpsc::sync_channel(1);
-        let name = name.to_owned();
+        let asked = name.to_owned();
         let look_up = move || {
-            let _busy = busy;
-            let mut found: Vec<IpAddr> = (name.as_str(), 0).to_socket_addrs().map(|all| all.map(|a| a.ip()).collect()).unwrap_or_default();
-            found.dedup();
+            let found = ask(&asked);
+            drop(busy);
             // Nobody waits any longer: the answer came too late.
             let _ = answer.send(found);
         };
         thread::Builder::new().name("weft-resolve".to_owned()).spawn(look_up).ok()?;
-        wait.recv_timeout(patience).ok()
+        let found = wait.recv_timeout(patience).ok();
+        self.state.with(|state| state.note(name, found.as_ref().map(|found| !found.is_empty())));
+        found
+    }
+}
+
+fn ask_system(name: &str) -> Vec<IpAddr> {
+    let mut found: Vec<IpAddr> = (name, 0).to_socket_addrs().map(|all| all.map(|a| a.ip()).collect()).unwrap_or_default();
+    found.dedup();
+    found
+}
+
+impl State {
+    /// Remembers whether a name resolved; `None`: not in time.
+    fn note(&mut self, name: &str, resolved: Option<bool>) {
+        match resolved {
+            Some(true) if !self.known.contains(name) => {
+                if self.known.len() >= MOST_KNOWN {
+                    // Who is in use is soon known again.
+                    self.known.clear();
+                }
+                self.known.insert(name.into());
+            }
+            Some(_) => {}
+            None => {
+                self.known.remove(name);
+            }
+        }
     }
 }
 
@@ -59,18 +99,32 @@ fn may_be_ours(tried: io::Result<UdpSocket>) -> bool {
 }
 
 /// One look-up under way.
-struct Busy(Arc<AtomicUsize>);
+struct Busy {
+    state: Arc<Locked<State>>,
+    is_stranger: bool,
+}
 
 impl Busy {
-    fn take(count: &Arc<AtomicUsize>) -> Option<Self> {
-        let busy = Self(Arc::clone(count));
-        (busy.0.fetch_add(1, Ordering::SeqCst) < MOST).then_some(busy)
+    fn take(all: &Arc<Locked<State>>, name: &str) -> Option<Self> {
+        let is_stranger = all.with(|state| {
+            let is_stranger = !state.known.contains(name);
+            if state.busy >= MOST || is_stranger && state.strangers >= MOST_STRANGERS {
+                return None;
+            }
+            state.busy += 1;
+            state.strangers += usize::from(is_stranger);
+            Some(is_stranger)
+        })?;
+        Some(Self { state: Arc::clone(all), is_stranger })
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.state.with(|state| {
+            state.busy = state.busy.saturating_sub(1);
+            state.strangers = state.strangers.saturating_sub(usize::from(self.is_stranger));
+        });
     }
 }
 
@@ -84,6 +138,29 @@ mod tests {
         let resolve = |host: &str| resolver.resolve(&Host::new(host).expect(host), Duration::ZERO);
         assert_eq!(resolve("10.0.0.1"), ["10.0.0.1".parse::<IpAddr>().expect("ip")]);
         assert_eq!(resolve("LocalHost").len(), 2);
+    }
+
+    #[test]
+    fn names_that_nobody_answers_for_keep_no_name_from_being_resolved_that_has_been() {
+        let (resolver, long) = (SystemResolver::default(), Duration::from_secs(30));
+        let answer = |_: &str| vec![Ipv4Addr::LOCALHOST.into()];
+        assert!(resolver.look_up("known.test", long, answer).is_some());
+        let (over, wait) = crossbeam_channel::bounded::<()>(0);
+        for n in 0..100 {
+            let wait = wait.clone();
+            let silent = move |_: &str| wait.recv().map_or_else(|_| Vec::new(), |()| Vec::new());
+            assert_eq!(resolver.look_up(&format!("silent{n}.test"), Duration::ZERO, silent), None);
+        }
+        assert_eq!(resolver.state.with(|state| state.busy), MOST_STRANGERS);
+        assert_eq!(resolver.look_up("unknown.test", long, answer), None, "all places of strangers are taken");
+        for _ in 0..100 {
+            assert!(resolver.look_up("known.test", long, answer).is_some());
+        }
+        drop((over, wait));
+        while resolver.state.with(|state| state.busy) > 0 {
+            thread::yield_now();
+        }
+        assert!(resolver.look_up("unknown.test", long, answer).is_some());
     }
 
     #[test]
