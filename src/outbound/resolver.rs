@@ -1,6 +1,6 @@
 //! Host names by the system's resolver, off the calling thread, since it can take as long as it likes.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 use std::sync::{Arc, mpsc};
@@ -13,11 +13,13 @@ use crate::model::sync::Locked;
 
 /// Look-ups under way at once; one more is not begun, and the name counts as not resolved.
 const MOST: usize = 32;
-/// Of which names may be this many that did not resolve in time when they were last looked up, or never were: whoever registers names that
-/// nobody answers for must not keep those from being resolved that are in use.
-const MOST_STRANGERS: usize = MOST / 2;
-/// Names that are remembered to have resolved; there are seldom more.
-const MOST_KNOWN: usize = 4_096;
+/// Of which this many may be for names that have not resolved in time when they were last looked up, or never were,
+const MOST_UNPROVEN: usize = 24;
+/// and this many for names that have not: whoever registers names that nobody answers for must keep neither those from being resolved that
+/// are in use nor those that are new.
+const MOST_SILENT: usize = 8;
+/// Names that are remembered; there are seldom more.
+const MOST_REMEMBERED: usize = 4_096;
 
 /// The system's resolver (hosts file, DNS). `localhost` is both loopback addresses, without asking (RFC 6761 §6.3).
 #[derive(Clone, Default, Debug)]
@@ -29,9 +31,10 @@ pub struct SystemResolver {
 #[derive(Default, Debug)]
 struct State {
     busy: usize,
-    strangers: usize,
-    /// Names that resolved in time when they were last looked up.
-    known: HashSet<Box<str>>,
+    unproven: usize,
+    silent: usize,
+    /// Whether names resolved in time when they were last looked up.
+    names: HashMap<Box<str>, bool>,
 }
 
 impl Resolver for SystemResolver {
@@ -62,7 +65,10 @@ impl SystemResolver {
         };
         thread::Builder::new().name("weft-resolve".to_owned()).spawn(look_up).ok()?;
         let found = wait.recv_timeout(patience).ok();
-        self.state.with(|state| state.note(name, found.as_ref().map(|found| !found.is_empty())));
+        // That there is no such name says nothing about how long it takes to be told.
+        if found.as_ref().is_none_or(|found| !found.is_empty()) {
+            self.state.with(|state| state.note(name, found.is_some()));
+        }
         found
     }
 }
@@ -74,21 +80,17 @@ fn ask_system(name: &str) -> Vec<IpAddr> {
 }
 
 impl State {
-    /// Remembers whether a name resolved; `None`: not in time.
-    fn note(&mut self, name: &str, resolved: Option<bool>) {
-        match resolved {
-            Some(true) if !self.known.contains(name) => {
-                if self.known.len() >= MOST_KNOWN {
-                    // Who is in use is soon known again.
-                    self.known.clear();
-                }
-                self.known.insert(name.into());
-            }
-            Some(_) => {}
-            None => {
-                self.known.remove(name);
-            }
+    /// Remembers whether a name resolved in time.
+    fn note(&mut self, name: &str, in_time: bool) {
+        if let Some(known) = self.names.get_mut(name) {
+            *known = in_time;
+            return;
         }
+        if self.names.len() >= MOST_REMEMBERED {
+            // Who is in use is soon known again.
+            self.names.clear();
+        }
+        self.names.insert(name.into(), in_time);
     }
 }
 
@@ -101,21 +103,26 @@ fn may_be_ours(tried: io::Result<UdpSocket>) -> bool {
 /// One look-up under way.
 struct Busy {
     state: Arc<Locked<State>>,
-    is_stranger: bool,
+    unproven: usize,
+    silent: usize,
 }
 
 impl Busy {
     fn take(all: &Arc<Locked<State>>, name: &str) -> Option<Self> {
-        let is_stranger = all.with(|state| {
-            let is_stranger = !state.known.contains(name);
-            if state.busy >= MOST || is_stranger && state.strangers >= MOST_STRANGERS {
+        let (unproven, silent) = all.with(|state| {
+            let (unproven, silent) = match state.names.get(name) {
+                Some(true) => (0, 0),
+                None => (1, 0),
+                Some(false) => (1, 1),
+            };
+            let (busy, with_it, of_them) = (state.busy + 1, state.unproven + unproven, state.silent + silent);
+            if busy > MOST || unproven > 0 && with_it > MOST_UNPROVEN || silent > 0 && of_them > MOST_SILENT {
                 return None;
             }
-            state.busy += 1;
-            state.strangers += usize::from(is_stranger);
-            Some(is_stranger)
+            (state.busy, state.unproven, state.silent) = (busy, with_it, of_them);
+            Some((unproven, silent))
         })?;
-        Some(Self { state: Arc::clone(all), is_stranger })
+        Some(Self { state: Arc::clone(all), unproven, silent })
     }
 }
 
@@ -123,7 +130,8 @@ impl Drop for Busy {
     fn drop(&mut self) {
         self.state.with(|state| {
             state.busy = state.busy.saturating_sub(1);
-            state.strangers = state.strangers.saturating_sub(usize::from(self.is_stranger));
+            state.unproven = state.unproven.saturating_sub(self.unproven);
+            state.silent = state.silent.saturating_sub(self.silent);
         });
     }
 }
@@ -145,22 +153,26 @@ mod tests {
         let (resolver, long) = (SystemResolver::default(), Duration::from_secs(30));
         let answer = |_: &str| vec![Ipv4Addr::LOCALHOST.into()];
         assert!(resolver.look_up("known.test", long, answer).is_some());
-        let (over, wait) = crossbeam_channel::bounded::<()>(0);
-        for n in 0..100 {
-            let wait = wait.clone();
-            let silent = move |_: &str| wait.recv().map_or_else(|_| Vec::new(), |()| Vec::new());
-            assert_eq!(resolver.look_up(&format!("silent{n}.test"), Duration::ZERO, silent), None);
+        let busy = || resolver.state.with(|state| state.busy);
+        for is_first in [true, false] {
+            let (over, wait) = crossbeam_channel::bounded::<()>(0);
+            // The second time they have been silent before.
+            for n in 0..MOST_UNPROVEN {
+                let wait = wait.clone();
+                let silent = move |_: &str| wait.recv().map_or_else(|_| Vec::new(), |()| Vec::new());
+                assert_eq!(resolver.look_up(&format!("silent{n}.test"), Duration::ZERO, silent), None);
+            }
+            assert_eq!(busy(), if is_first { MOST_UNPROVEN } else { MOST_SILENT });
+            for n in 0..100 {
+                assert!(resolver.look_up("known.test", long, answer).is_some());
+                assert_eq!(resolver.look_up(&format!("new{n}.test"), long, answer).is_some(), !is_first);
+            }
+            drop((over, wait));
+            while busy() > 0 {
+                thread::yield_now();
+            }
         }
-        assert_eq!(resolver.state.with(|state| state.busy), MOST_STRANGERS);
-        assert_eq!(resolver.look_up("unknown.test", long, answer), None, "all places of strangers are taken");
-        for _ in 0..100 {
-            assert!(resolver.look_up("known.test", long, answer).is_some());
-        }
-        drop((over, wait));
-        while resolver.state.with(|state| state.busy) > 0 {
-            thread::yield_now();
-        }
-        assert!(resolver.look_up("unknown.test", long, answer).is_some());
+        assert!(resolver.look_up("silent0.test", long, answer).is_some(), "nothing is held against a name for ever");
     }
 
     #[test]
