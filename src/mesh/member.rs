@@ -1,6 +1,7 @@
 //! What is shared about one instance by everyone who deals with it: where it is, what was counted, and what a driver keeps for it.
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -10,6 +11,9 @@ use crate::model::sync::{Locked, Published};
 use crate::model::{Host, InstanceId, Registration, Scheme, ServiceName};
 use crate::telemetry::counters::InstanceCounters;
 use crate::telemetry::history::Recent;
+
+/// Addresses of one instance that are used: each call goes through them, and an answer of a resolver may name thousands.
+pub(super) const MOST_ADDRESSES: usize = 32;
 
 /// One instance at one place. A registration under the same id with another host or port makes a new one.
 pub struct Member {
@@ -54,7 +58,7 @@ impl Member {
             counters: InstanceCounters::default(),
             recent: Locked::default(),
             last_check_ms: AtomicU64::new(0),
-            addresses: Published::new(addresses.iter().map(|ip| SocketAddr::new(*ip, registration.port.get())).collect()),
+            addresses: Published::new(places(addresses, registration.port)),
             reachable: AtomicBool::new(!addresses.is_empty()),
             preferred: AtomicUsize::new(0),
             line: OnceLock::new(),
@@ -90,7 +94,7 @@ impl Member {
 
     /// Replaces the addresses; answers whether they changed.
     pub(super) fn set_addresses(&self, addresses: &[IpAddr]) -> bool {
-        let new: Arc<[SocketAddr]> = addresses.iter().map(|ip| SocketAddr::new(*ip, self.port.get())).collect();
+        let new = places(addresses, self.port);
         let changed = self.addresses.update(|old| {
             let same = old.len() == new.len() && new.iter().all(|address| old.contains(address));
             if !same {
@@ -113,5 +117,39 @@ impl Member {
     /// What the driver keeps for this instance, made on first use.
     pub fn line<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Option<&T> {
         self.line.get_or_init(|| Box::new(make())).downcast_ref()
+    }
+}
+
+/// The places to try: each address once, and of very many always the same ones, in whatever order they are named.
+fn places(addresses: &[IpAddr], port: NonZeroU16) -> Arc<[SocketAddr]> {
+    let mut known = HashSet::new();
+    let mut all: Vec<IpAddr> = addresses.iter().copied().filter(|ip| known.insert(*ip)).collect();
+    if all.len() > MOST_ADDRESSES {
+        all.sort_unstable();
+        all.truncate(MOST_ADDRESSES);
+    }
+    all.into_iter().map(|ip| SocketAddr::new(ip, port.get())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_very_many_addresses_some_are_used_and_always_the_same() {
+        let ip = |n: u32| IpAddr::from(std::net::Ipv4Addr::from_bits(0x0a00_0000 | n));
+        let member = Member::new(&Registration::new("s", "i", "many.test", 80).expect("valid"), &[]);
+        let many: Vec<IpAddr> = (0..5000).map(ip).collect();
+        assert!(member.set_addresses(&many));
+        assert_eq!(member.addresses().len(), MOST_ADDRESSES);
+        assert!(!member.set_addresses(&many.iter().rev().copied().collect::<Vec<_>>()), "in another order they are as before");
+    }
+
+    #[test]
+    fn an_address_that_is_named_twice_does_not_stand_for_one_that_is_named_no_more() {
+        let [one, other] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(IpAddr::from);
+        let member = Member::new(&Registration::new("s", "i", "twice.test", 80).expect("valid"), &[one, other]);
+        assert!(member.set_addresses(&[one, one]));
+        assert_eq!(member.addresses(), [SocketAddr::new(one, 80)]);
     }
 }

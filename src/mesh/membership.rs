@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::cluster::{Cluster, State};
-use super::member::Member;
+use super::member::{MOST_ADDRESSES, Member};
 use super::queue::Wake;
 use super::record::{Record, Version};
 use super::seat::{Arrival, News, Seat};
@@ -116,8 +116,10 @@ impl Cluster {
     pub(super) fn resolved(&self, member: &Arc<Member>, addresses: &[IpAddr]) {
         if member.set_addresses(addresses) {
             self.change(|_| ((), true));
-            let list = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let detail = if list.is_empty() { "no usable address".to_owned() } else { format!("addresses are now {list}") };
+            let used = member.addresses();
+            let list = used.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ");
+            let cut = if addresses.len() > MOST_ADDRESSES { format!(" (of {})", addresses.len()) } else { String::new() };
+            let detail = if list.is_empty() { "no usable address".to_owned() } else { format!("addresses are now {list}{cut}") };
             self.events.publish(Kind::Addresses, Some(&self.name), Some(&member.id), detail);
         }
     }

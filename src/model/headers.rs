@@ -249,7 +249,24 @@ pub(crate) fn is_only_ours(name: &[u8]) -> bool {
 
 /// Whether a field carries what only its sender and its reader may know. Rather one too many.
 pub(crate) fn is_secret(name: &[u8]) -> bool {
-    const PARTS: [&[u8]; 9] = [b"auth", b"cookie", b"token", b"secret", b"password", b"credential", b"key", b"session", b"signature"];
+    const PARTS: [&[u8]; 16] = [
+        b"auth",
+        b"cookie",
+        b"token",
+        b"secret",
+        b"password",
+        b"passwd",
+        b"passphrase",
+        b"credential",
+        b"key",
+        b"session",
+        b"signature",
+        b"jwt",
+        b"bearer",
+        b"assertion",
+        b"saml",
+        b"oidc",
+    ];
     PARTS.iter().any(|part| name.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part)))
 }
 

@@ -1,6 +1,6 @@
 //! Active health checks and the end of leases: one scheduler on its own thread, and probe threads it starts as needed.
 //!
-//! Of the probe threads, targets that timed out last time may occupy half, so that hanging instances delay no other.
+//! Of the probe threads, targets that timed out or were slow last time may occupy half, so that hanging instances delay no other.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -19,8 +19,10 @@ use crate::policy::health::CheckResult;
 
 /// Probe threads at most.
 const MOST_PROBES: usize = 64;
-/// Of which checks of targets that timed out last time may occupy this many.
+/// Of which checks of targets that timed out or were slow last time may occupy this many.
 const MOST_SUSPECTS: usize = MOST_PROBES / 2;
+/// A target is slow when it takes so long, its names included; whether it answers in the end does not matter to those who wait.
+const SLOW: Duration = Duration::from_millis(250);
 /// A probe thread without work ends after this long.
 const IDLE: Duration = Duration::from_secs(30);
 /// The first checks of all instances there are at the start are spread over this time.
@@ -48,6 +50,7 @@ pub(super) fn start(mesh: &Mesh) -> io::Result<()> {
         ready_suspects: VecDeque::new(),
         running: 0,
         suspects_running: 0,
+        suspects_turn: false,
         threads: 0,
         sequence: 0,
     };
@@ -77,7 +80,7 @@ enum Command {
     /// A member was registered (again).
     New(Arc<Member>, Newcomer),
     /// A check is over: the time to the next one, `None` when the member is gone.
-    Done { member: Arc<Member>, next: Option<Duration>, suspect: bool },
+    Done { member: Arc<Member>, next: Option<Duration>, suspect: bool, slow: bool },
     /// A probe thread without work has ended.
     ThreadEnded,
     /// The mesh is gone.
@@ -130,6 +133,8 @@ impl Eq for Due {}
 struct Scheduled {
     check: bool,
     lease: bool,
+    /// It was slow last time.
+    slow: bool,
 }
 
 struct Scheduler {
@@ -145,6 +150,7 @@ struct Scheduler {
     ready_suspects: VecDeque<Arc<Member>>,
     running: usize,
     suspects_running: usize,
+    suspects_turn: bool,
     threads: usize,
     sequence: u64,
 }
@@ -198,11 +204,14 @@ impl Scheduler {
                     self.schedule(until, Task::Lease, &member);
                 }
             }
-            Command::Done { member, next, suspect } => {
+            Command::Done { member, next, suspect, slow } => {
                 self.running -= 1;
                 self.suspects_running -= usize::from(suspect);
                 match next {
-                    Some(wait) => self.schedule(now + wait, Task::Check, &member),
+                    Some(wait) => {
+                        self.scheduled.entry(key(&member)).or_default().slow = slow;
+                        self.schedule(now + wait, Task::Check, &member);
+                    }
                     None => self.forget(&member),
                 }
             }
@@ -220,7 +229,9 @@ impl Scheduler {
             Task::Check if care.target.is_none() && matches!(member.host, Host::Ip(_)) => {
                 self.schedule(now + care.config.interval_ms.duration(), Task::Check, member);
             }
-            Task::Check if care.last == Some(CheckResult::TimedOut) => self.ready_suspects.push_back(Arc::clone(member)),
+            Task::Check if care.last == Some(CheckResult::TimedOut) || self.was_slow(member) => {
+                self.ready_suspects.push_back(Arc::clone(member));
+            }
             Task::Check => self.ready.push_back(Arc::clone(member)),
             Task::Lease => match care.lease_until {
                 Some(until) if until <= now => {
@@ -239,6 +250,10 @@ impl Scheduler {
         self.due.push(Due { at, sequence: self.sequence, task, member: Arc::clone(member) });
     }
 
+    fn was_slow(&self, member: &Arc<Member>) -> bool {
+        self.scheduled.get(&key(member)).is_some_and(|scheduled| scheduled.slow)
+    }
+
     fn forget(&mut self, member: &Arc<Member>) {
         self.scheduled.remove(&key(member));
     }
@@ -247,13 +262,12 @@ impl Scheduler {
     fn dispatch(&mut self, mesh: &Mesh) {
         while self.running < MOST_PROBES {
             let suspects_may_run = self.suspects_running < MOST_SUSPECTS;
-            let (member, suspect) = match (self.ready.pop_front(), suspects_may_run) {
-                (Some(member), _) => (member, false),
-                (None, true) => match self.ready_suspects.pop_front() {
-                    Some(member) => (member, true),
-                    None => break,
-                },
-                (None, false) => break,
+            // In turn, so that neither waits for the last of the others.
+            self.suspects_turn = !self.suspects_turn || self.ready.is_empty();
+            let suspect = if suspects_may_run && self.suspects_turn { self.ready_suspects.pop_front() } else { None };
+            let (member, suspect) = match suspect.map_or_else(|| (self.ready.pop_front(), false), |member| (Some(member), true)) {
+                (Some(member), suspect) => (member, suspect),
+                (None, _) => break,
             };
             self.running += 1;
             self.suspects_running += usize::from(suspect);
@@ -288,10 +302,12 @@ impl Scheduler {
 impl Job {
     fn run(self) -> Command {
         let Self { mesh, member, suspect } = self;
+        let begun = mesh.inner.clock.now();
         // A panic of a replaced transport must not end the checks of this member, nor take a probe thread with it.
         let checked = catch_unwind(AssertUnwindSafe(|| mesh.check(&member)));
         let next = checked.unwrap_or_else(|_| mesh.care(&member).map(|care| care.config.interval_ms.duration()));
-        Command::Done { member, next, suspect }
+        let slow = mesh.inner.clock.now().saturating_duration_since(begun) >= SLOW;
+        Command::Done { member, next, suspect, slow }
     }
 }
 

@@ -220,12 +220,24 @@ pub fn shown_fields(headers: &dyn Fields) -> ShownFields {
     let mut all = Vec::new();
     headers.each("", &mut |name, value| {
         if all.len() < MOST_FIELDS {
-            let value =
-                if is_secret(name.as_bytes()) { SECRET.into() } else { escaped("", &String::from_utf8_lossy(value), LONGEST_VALUE) };
-            all.push((escaped("", name, LONGEST_VALUE), value));
+            all.push((escaped("", name, LONGEST_VALUE), shown_value(name, &String::from_utf8_lossy(value))));
         }
     });
     all.into()
+}
+
+fn shown_value(name: &str, value: &str) -> Box<str> {
+    let begins = |begin: &str| value.get(..begin.len()).is_some_and(|head| head.eq_ignore_ascii_case(begin));
+    // Whatever the field is called: credentials as `Authorization` has them, and JSON Web Tokens, which begin with `{"` in Base64.
+    let is_credential = ["bearer ", "basic ", "digest ", "negotiate "].into_iter().any(begins) || value.starts_with("eyJ");
+    if is_secret(name.as_bytes()) || is_credential {
+        return SECRET.into();
+    }
+    // The query of a path is shown nowhere, and so not of one that a field has, such as `Referer`.
+    match value.split_once('?') {
+        Some((path, query)) if query.contains('=') => escaped("", &format!("{path}?{SECRET}"), LONGEST_VALUE),
+        _ => escaped("", value, LONGEST_VALUE),
+    }
 }
 
 /// A call as a tap shows it: as `GET /traces` does, with its header fields.
@@ -313,10 +325,24 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown_and_strange_values_stay_on_one_line() {
-        let mut headers = Headers::new();
+        let (mut headers, mut hidden) = (Headers::new(), Headers::new());
         for (name, value) in [("Authorization", "Bearer s3"), ("Cookie", "s3"), ("X-Api-Key", "s3"), ("accept", "a\u{1b}[31m")] {
             headers.push(name, value);
         }
+        for (name, value) in [
+            ("x-goog-iap-jwt-assertion", "s3"),
+            ("x-upstream", "bearer s3"),
+            ("x-upstream", "Basic s3"),
+            ("x-id", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJzMyJ9.s3"),
+            ("referer", "https://a.test/b?code=s3"),
+            ("x-original-url", "/b?code=s3"),
+            ("x-forwarded-uri", "b?code=s3&state=1"),
+        ] {
+            hidden.push(name, value);
+        }
+        let hidden = shown_fields(&hidden);
+        assert!(hidden.iter().all(|(_, value)| value.contains(SECRET) && !value.contains("s3")), "{hidden:?}");
+        assert_eq!(&*hidden[4].1, "https://a.test/b?[redacted]");
         headers.push("bytes", [0xff_u8, 0xfe]);
         headers.push("long", "x".repeat(70_000));
         let all = shown_fields(&headers);

@@ -14,6 +14,7 @@ mod balancing;
 mod breaker;
 mod breaker_modes;
 mod budget;
+mod checking;
 mod deadlines;
 mod discovery;
 mod ejection;
