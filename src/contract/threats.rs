@@ -46,6 +46,8 @@
 //! - What instances do with a request that they were allowed to get, and whether they are who they say: `register` is a matter of trust.
 //! - Rules tell paths apart as they are written, encoded or not: `/Admin` is not `/admin`. An instance that takes both for the same needs a rule for both,
 //!   or a list of what is allowed instead of one of what is not.
+//! - A host suffix in `upstreams.deny` keeps out names, not what they mean: the same address may have another name, or be written out. Deny the
+//!   block of addresses too.
 //! - Somebody who can read the memory of the process, or its files as its user.
 //! - Connections that are open when the authority of clients changes: they keep the name that they have proven until they close. A token that
 //!   is taken away ends at once.
