@@ -46,6 +46,8 @@
 //! - What instances do with a request that they were allowed to get, and whether they are who they say: `register` is a matter of trust.
 //! - Rules tell paths apart as they are written, encoded or not: `/Admin` is not `/admin`. An instance that takes both for the same needs a rule for both,
 //!   or a list of what is allowed instead of one of what is not.
+//! - A host suffix in `upstreams.deny` keeps out names, not what they mean: the same address may have another name, or be written out. Deny the
+//!   block of addresses too.
 //! - Somebody who can read the memory of the process, or its files as its user.
 //! - Answers under way when a token is taken away, or the authority of clients changes: they are finished. Whatever else goes on
 //!   does not: taps, long polls and WebSockets end, and the next request has to prove anew who sends it.
