@@ -275,9 +275,9 @@ fn is_reusable(line: &Line) -> bool {
 }
 
 fn protocol(fault: Fault) -> Failure {
-    match fault {
-        Fault::Malformed(why) => Failure::Protocol(why.into()),
-        Fault::HeadTooLarge | Fault::TargetTooLong => Failure::HeadTooLong,
-        Fault::Version => Failure::Protocol("another version of HTTP".into()),
-    }
+    Failure::Protocol(match fault {
+        Fault::Malformed(why) => why.into(),
+        Fault::HeadTooLarge | Fault::TargetTooLong => "the head is larger than 16 KiB, or has more than 100 fields".into(),
+        Fault::Version => "another version of HTTP".into(),
+    })
 }

@@ -58,13 +58,7 @@ pub enum Failure {
     Protocol(Cow<'static, str>),
     /// The answer is longer than so many bytes, and must not be where it is collected whole. Says nothing about the instance's health.
     TooLong(usize),
-    /// The head of the answer is longer than is taken in, or has more fields. Says nothing about the instance's health: many repeat in it
-    /// what they are asked.
-    HeadTooLong,
 }
-
-/// What [`Failure::HeadTooLong`] says.
-const HEAD_TOO_LONG: &str = "the head is larger than 16 KiB, or has more than 100 fields";
 
 /// Why no connection could be made.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -94,7 +88,6 @@ impl fmt::Display for Failure {
             Self::Timeout => f.write_str("no whole answer in time"),
             Self::Protocol(what) => write!(f, "unacceptable answer: {what}"),
             Self::TooLong(most) => write!(f, "unacceptable answer: the body is longer than {most} bytes"),
-            Self::HeadTooLong => write!(f, "unacceptable answer: {HEAD_TOO_LONG}"),
         }
     }
 }
@@ -254,7 +247,6 @@ impl From<Failure> for Cause {
             Failure::Timeout => Self::Timeout,
             Failure::Protocol(what) => Self::Protocol(what),
             Failure::TooLong(most) => Self::Protocol(format!("the body is longer than {most} bytes").into()),
-            Failure::HeadTooLong => Self::Protocol(HEAD_TOO_LONG.into()),
         }
     }
 }

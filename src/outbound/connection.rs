@@ -229,7 +229,7 @@ impl Transport for Connection {
             let room = self.buffers.input_append_buf();
             if room.is_empty() {
                 // Only a head fills the buffer: bodies are consumed as they come. Reading nothing would look like the end.
-                return Err(carry(Failure::HeadTooLong).into());
+                return Err(carry(Failure::Protocol("the head is larger than 16 KiB".into())).into());
             }
             match (&self.stream).read(room) {
                 // The end of a body without a length is an ordinary end; before the first byte it is not.

@@ -155,7 +155,7 @@ impl Transport for Secured {
         let room = self.buffers.input_append_buf();
         if room.is_empty() {
             // As on a plain connection.
-            return Err(carry(Failure::HeadTooLong).into());
+            return Err(carry(Failure::Protocol("the head is larger than 16 KiB".into())).into());
         }
         let read = self.stream.read(room).map_err(|error| self.fault(error))?;
         self.buffers.input_appended(read);

@@ -234,7 +234,7 @@ fn incoming(answer: Response<ureq::Body>) -> Result<Incoming, Failure> {
         return Err(Failure::Protocol("both Content-Length and Transfer-Encoding".into()));
     }
     if head.headers.len() > MAX_FIELDS {
-        return Err(Failure::HeadTooLong);
+        return Err(Failure::Protocol(format!("the head has more than {MAX_FIELDS} fields").into()));
     }
     let mut headers = Headers::with_room(head.headers.len());
     for (name, value) in &head.headers {
@@ -259,9 +259,7 @@ fn failure_of(error: ureq::Error) -> Failure {
         ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Failure::Connect(ConnectFailure::TimedOut),
         ureq::Error::Timeout(_) => Failure::Timeout,
         ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => Failure::Connect(ConnectFailure::Unreachable),
-        ureq::Error::LargeResponseHeader(..) => Failure::HeadTooLong,
-        // More than 128 fields; ureq does not name the type that says so.
-        ureq::Error::Protocol(why) if why.to_string().ends_with("too many headers") => Failure::HeadTooLong,
+        ureq::Error::LargeResponseHeader(..) => Failure::Protocol("the head is larger than 16 KiB".into()),
         other => malformed(other),
     }
 }

@@ -111,7 +111,7 @@ pub fn classify(event: &Event<'_>, config: &Config, cut_short: bool) -> Meaning 
             Failure::Timeout => said(Outcome::Failure, Outcome::Failure, retried(RetryOn::Timeout, Again::IfIdempotent), false),
             Failure::Protocol(_) => said(Outcome::Failure, Outcome::Failure, Again::Never, false),
             // Whoever asks for much so that it is too much here must not break the service off for others.
-            Failure::TooLong(_) | Failure::HeadTooLong => said(Outcome::Excluded, Outcome::Excluded, Again::Never, false),
+            Failure::TooLong(_) => said(Outcome::Excluded, Outcome::Excluded, Again::Never, false),
         },
     }
 }
@@ -171,7 +171,6 @@ mod tests {
             ("timeout by the caller", failed(&Failure::Timeout, true), (Excluded, Excluded, Never, false)),
             ("protocol", failed(&Failure::Protocol("x".into()), false), (Bad, Bad, Never, false)),
             ("longer than is collected", failed(&Failure::TooLong(1), false), (Excluded, Excluded, Never, false)),
-            ("a head that is too long", failed(&Failure::HeadTooLong, false), (Excluded, Excluded, Never, false)),
         ];
         for (name, meaning, expected) in rows {
             assert_eq!((meaning.call, meaning.instance, meaning.again, meaning.deliverable), expected, "{name}");

@@ -22,7 +22,7 @@
 //! | kept-alive connection was closed, request not fully written | excluded | excluded | any method, at once, once | `upstream_reset` |
 //! | kept-alive connection was closed, request written | excluded | excluded | idempotent only, at once, once | `upstream_reset` |
 //! | not HTTP | failure | failure | no | `upstream_protocol` |
-//! | body longer than is collected, head longer than is taken in | excluded | excluded | no | `upstream_protocol` |
+//! | body longer than is collected | excluded | excluded | no | `upstream_protocol` |
 //!
 //! What is refused or failed before an attempt (a rule about callers, a limit, a rate, an open circuit, an injected fault) is excluded everywhere and not retried.
 
