@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
 
 use super::buffers::ALWAYS;
 use super::calls::read_call;
@@ -52,8 +53,8 @@ pub(super) struct Hand {
 enum Handing {
     /// It waits for a seat, for no longer than its caller's patience; then this has gone wrong.
     Seat(Cause),
-    /// It waits for a connection.
-    Line,
+    /// It waits for a connection; it has done so for long.
+    Line { for_long: bool },
     /// It is on this connection; some of its answer may have been written.
     Sent(Key, bool),
 }
@@ -143,8 +144,8 @@ impl Loop {
         if let Some(exchange) = &mut client.exchange
             && let Task::Hand(hand @ Hand { stage: Handing::Seat(..), .. }) = &mut exchange.task
         {
-            *hand = Hand { stage: Handing::Line, seat: Some(seat) };
-            client.until = Tick::NEVER;
+            *hand = Hand { stage: Handing::Line { for_long: false }, seat: Some(seat) };
+            client.until = self.patience_with_workers();
             self.inner.waiting.push_back(key);
         }
         self.clients.give_back(key, client);
@@ -159,18 +160,25 @@ impl Loop {
                 return self.refuse(client, exchange, ApiError::Full(Limit::Workers));
             }
             self.inner.waiting.push_back(key);
+            client.until = self.patience_with_workers();
         }
-        self.advance_hand(key, client, exchange, Hand { stage: Handing::Line, seat })
+        self.advance_hand(key, client, exchange, Hand { stage: Handing::Line { for_long: false }, seat })
+    }
+
+    /// When who waits for a connection has waited for long.
+    fn patience_with_workers(&self) -> Tick {
+        self.timers.tick(self.now + self.shared.config.watchdog_ms.duration())
     }
 
     /// Does what can be done about a request that is handed over.
     pub(super) fn advance_hand(&mut self, key: Key, client: &mut Client, exchange: &mut Exchange, mut hand: Hand) -> Flow {
-        if matches!(hand.stage, Handing::Line)
+        if matches!(hand.stage, Handing::Line { .. })
             && let Some(line_key) = self.take_line(key)
             && let Some(mut line) = self.lines.lend(line_key)
         {
             line.begin(key, exchange.request.method() == "HEAD");
             line.phase = Phase::Asked;
+            line.asked = self.timers.tick(self.now);
             self.write_inner_request(client, exchange, &mut line);
             line.flush();
             self.lines.give_back(line_key, line);
@@ -298,6 +306,25 @@ impl Loop {
                     Err(fault) => self.refuse(client, exchange, fault),
                 }
             }
+            Handing::Line { for_long: false } => {
+                if self.is_stuck() {
+                    self.shared.stuck.store(true, Ordering::SeqCst);
+                }
+                // Fresh workers may be on their way.
+                client.until = self.timers.tick(self.now + 2 * self.shared.config.watchdog_ms.duration());
+                exchange.task = Task::Hand(Hand { stage: Handing::Line { for_long: true }, ..hand });
+                Flow::Wait
+            }
+            Handing::Line { for_long: true } => {
+                self.inner.waiting.retain(|other| *other != key);
+                if hand.seat.is_some()
+                    && let Ok(call) = read_call(client, exchange)
+                {
+                    return self.refuse_call(client, exchange, &call, Cause::Overloaded(Limit::Workers));
+                }
+                self.counters().refused_queue.add(1);
+                self.refuse(client, exchange, ApiError::Full(Limit::Workers))
+            }
             // A seat is on its way.
             stage => {
                 exchange.task = Task::Hand(Hand { stage, ..hand });
@@ -306,13 +333,20 @@ impl Loop {
         }
     }
 
+    /// Whether no connection has had an answer for so long that the workers must be thought lost.
+    fn is_stuck(&mut self) -> bool {
+        let long_ago = self.timers.past(self.now).before(self.shared.config.watchdog_ms.duration());
+        let lines = &mut self.lines;
+        self.inner.lines.iter().all(|key| lines.get_mut(*key).is_none_or(|line| line.phase == Phase::Asked && line.asked <= long_ago))
+    }
+
     /// A client that waits for a worker has gone.
     pub(super) fn abandon_hand(&mut self, key: Key, hand: Hand) {
         match hand.stage {
             Handing::Seat(..) => {
                 self.shared.desk.give_up(Waiting { of_loop: self.index, client: key });
             }
-            Handing::Line => self.inner.waiting.retain(|other| *other != key),
+            Handing::Line { .. } => self.inner.waiting.retain(|other| *other != key),
             // The answer is still to come, and to be thrown away; until then the connection, and a call's seat, are taken.
             Handing::Sent(line_key, _) => {
                 if let Some(line) = self.lines.get_mut(line_key) {

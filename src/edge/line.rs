@@ -9,7 +9,7 @@ use super::http1::{Body, ResponseHead};
 use super::shared::Seat;
 use super::slots::Key;
 use super::socket::{Moved, Socket};
-use super::timers::Alarm;
+use super::timers::{Alarm, Tick};
 use super::tls::{Broken, Secured};
 use crate::mesh::Member;
 use crate::model::{ConnectFailure, Scheme};
@@ -34,6 +34,8 @@ pub(super) struct Line {
     pub(super) to_head: bool,
     /// The seat of a call whose caller has gone.
     pub(super) seat: Option<Seat>,
+    /// When the API server was asked.
+    pub(super) asked: Tick,
     /// A byte of the answer to the current request has come.
     pub(super) answered: bool,
     /// Nothing can be sent any more, though an answer may still come.
@@ -75,6 +77,7 @@ impl Line {
             used: false,
             to_head: false,
             seat: None,
+            asked: Tick::NEVER,
             answered: false,
             deaf: false,
             input: Buffer::default(),

@@ -201,6 +201,11 @@ impl Edge {
         (counted, self.threads.len())
     }
 
+    /// Whether a loop has found, since this was asked last, that the workers no longer answer.
+    pub fn has_found_workers_stuck(&self) -> bool {
+        self.shared.stuck.swap(false, Ordering::SeqCst)
+    }
+
     /// Whether no request is being answered.
     pub fn is_quiet(&self) -> bool {
         self.shared.counters.is_quiet()

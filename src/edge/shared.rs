@@ -34,6 +34,8 @@ pub(super) struct Shared {
     pub(super) desk: Desk<Waiting>,
     /// Long polls that wait.
     pub(super) watchers: AtomicUsize,
+    /// A loop has found that the workers no longer answer.
+    pub(super) stuck: AtomicBool,
     /// Guarded: open connections by address, where they are limited.
     addresses: Locked<HashMap<IpAddr, usize>>,
     /// Set once, when all loops are there.
@@ -59,6 +61,7 @@ impl Shared {
             closing: AtomicBool::new(false),
             desk: Desk::new(config.workers.saturating_sub(config.reserved_workers), config.queue),
             watchers: AtomicUsize::new(0),
+            stuck: AtomicBool::new(false),
             addresses: Locked::default(),
             mailboxes: OnceLock::new(),
             config: config.clone(),

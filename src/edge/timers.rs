@@ -16,6 +16,11 @@ pub(super) struct Tick(u64);
 impl Tick {
     /// Never.
     pub(super) const NEVER: Self = Self(u64::MAX);
+
+    /// So much earlier, in whole milliseconds.
+    pub(super) fn before(self, time: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
+    }
 }
 
 /// When a connection must be looked at, and when the heap will do so.

@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -125,6 +126,7 @@ impl Server {
             counters,
             config: config.clone(),
             stopped: Arc::clone(&server.stopped),
+            leaving: Arc::default(),
         };
         let line = keeper.start_workers().map_err(StartError::Thread)?;
         let watchdog = thread::Builder::new().name("weft-watchdog".to_owned()).stack_size(STACK);
@@ -228,23 +230,47 @@ struct Keeper {
     counters: Arc<DoorCounters>,
     config: Config,
     stopped: Arc<AtomicBool>,
+    /// Workers that were replaced and have not come home.
+    leaving: Arc<AtomicUsize>,
 }
+
+/// How often workers are replaced while those before them do not come home: whatever holds them up would hold up any number.
+const MOST_LEAVING: usize = 4;
 
 impl Keeper {
     /// Starts workers, gives the edge its connections to them, and keeps one to ask by.
     fn start_workers(&self) -> io::Result<UnixStream> {
+        // Workers that are replaced may never come home; whoever waits for them must not be us, and must be there before they are replaced.
+        let farewell = if self.workers.with(|workers| workers.is_some()) { Some(self.prepare_farewell()?) } else { None };
         let (loops, lines) = Edge::loops(&self.config);
         let (server, mut all) = ApiServer::start(&self.api, self.config.workers, loops * lines + 1)?;
         let own = all.pop().ok_or(io::ErrorKind::NotConnected)?;
         own.set_read_timeout(Some(self.config.watchdog_ms.duration()))?;
+        own.set_write_timeout(Some(self.config.watchdog_ms.duration()))?;
         if let Some(edge) = self.edge.upgrade() {
             edge.use_lines(all);
         }
-        if let Some(stuck) = self.workers.with(|workers| workers.replace(server)) {
-            // Its workers may never come home; whoever waits for them must not be us.
-            thread::Builder::new().name("weft-workers-end".to_owned()).stack_size(STACK).spawn(move || drop(stuck))?;
+        let replaced = self.workers.with(|workers| workers.replace(server));
+        if let (Some(replaced), Some(farewell)) = (replaced, farewell) {
+            self.leaving.fetch_add(1, Ordering::SeqCst);
+            // Its end is open as long as it is waited for.
+            let _ = farewell.send(replaced);
         }
         Ok(own)
+    }
+
+    /// A thread that sees off workers who have been replaced.
+    fn prepare_farewell(&self) -> io::Result<Sender<ApiServer>> {
+        let (farewell, replaced) = mpsc::channel();
+        let leaving = Arc::clone(&self.leaving);
+        let see_off = move || {
+            if let Ok(replaced) = replaced.recv() {
+                drop::<ApiServer>(replaced);
+                leaving.fetch_sub(1, Ordering::SeqCst);
+            }
+        };
+        thread::Builder::new().name("weft-workers-end".to_owned()).stack_size(STACK).spawn(see_off)?;
+        Ok(farewell)
     }
 
     /// Asks again and again, until the server stops; and remembers meanwhile what was counted, for those who look at it later.
@@ -263,8 +289,17 @@ impl Keeper {
                 continue;
             }
             due = clock.now() + self.config.watchdog_ms.duration();
-            let Err(error) = ask(&mut line) else { continue };
-            log::error!("the workers do not answer ({error}); they are replaced");
+            // One that answers is not enough, when all that the edge asks do not.
+            let is_stuck = self.edge.upgrade().is_some_and(|edge| edge.has_found_workers_stuck());
+            match ask(&mut line) {
+                Ok(()) if !is_stuck => continue,
+                _ if self.leaving.load(Ordering::SeqCst) >= MOST_LEAVING => {
+                    log::error!("the workers do not answer, and neither have those before them: they stay");
+                    continue;
+                }
+                Ok(()) => log::error!("the workers leave requests unanswered; they are replaced"),
+                Err(error) => log::error!("the workers do not answer ({error}); they are replaced"),
+            }
             if let Some(first) = self.counters.loops.first() {
                 first.worker_restarts.add(1);
             }

@@ -434,3 +434,45 @@ fn workers_that_hang_are_replaced_and_requests_are_answered_again() {
     stuck.open();
     house.register_at("t", "i", 9);
 }
+
+#[test]
+fn requests_that_wait_behind_others_that_hang_are_answered_although_some_workers_are_well() {
+    let stuck = Stuck::default();
+    // The loop has four connections to sixteen workers, so that twelve of them are well, and answer whoever asks them how they are.
+    let config = Config { loops: 1, watchdog_ms: Millis(200), ..Config::default() };
+    let house = House::of(Mesh::builder().store(stuck.clone()), config);
+    let body = json!({"name": "s", "id": "i", "host": "127.0.0.1", "port": 9}).to_string();
+    for round in 1..=2 {
+        let mut hanging: Vec<Client> = (0..4).map(|_| house.client()).collect();
+        for client in &mut hanging {
+            client.send(&request("POST", "/register", &[], body.as_bytes())).expect("sent");
+        }
+        let restarts = eventually("they are replaced", || {
+            let answer = house.get("/metrics");
+            (answer.status == 200).then(|| answer.json()["doors"]["workerRestarts"].as_u64().expect("a number")).filter(|n| *n >= round)
+        });
+        assert_eq!(restarts, round, "once for each time they hang");
+        for mut client in hanging {
+            assert_eq!(client.receive(false).expect("answered").status, 500);
+        }
+    }
+    // What holds up any number of workers is not given any number: then who waits is told so.
+    let mut refused = None;
+    for _ in 0..4 {
+        let mut hanging: Vec<Client> = (0..4).map(|_| house.client()).collect();
+        for client in &mut hanging {
+            client.send(&request("POST", "/register", &[], body.as_bytes())).expect("sent");
+        }
+        house.get("/health").with_status(200);
+        let answer = house.get("/ready");
+        refused = Some(answer).filter(|answer| answer.status == 503);
+        if refused.is_some() {
+            break;
+        }
+    }
+    let refused = refused.expect("it is told so");
+    assert_eq!((refused.reason().as_str(), refused.json()["limit"].as_str()), ("overloaded", Some("queue")));
+    stuck.open();
+    eventually("all is well again", || (house.get("/ready").status == 200).then_some(()));
+    house.register_at("t", "i", 9);
+}
