@@ -110,10 +110,10 @@ fn run() -> Result<ExitCode, Fatal> {
         Command::Version => say!("weft {}", env!("CARGO_PKG_VERSION")),
         Command::Check(path) => {
             Config::check_file(path).map_err(Fatal::Config)?;
-            say!("{}: valid", path.display());
+            print(format_args!("{}: valid", path.display()))?;
         }
-        Command::Config { annotated: true } => say!("{}", load()?.annotated().trim_end()),
-        Command::Config { annotated: false } => say!("{:#}", load()?.effective()),
+        Command::Config { annotated: true } => print(load()?.annotated().trim_end())?,
+        Command::Config { annotated: false } => print(format_args!("{:#}", load()?.effective()))?,
         Command::State(what, path) => state::run(*what, path, &load()?)?,
         Command::Token(new) => token::run(new, &load()?)?,
         Command::Serve => return serve(&arguments, &load()?, |_, _| Ok(())),
@@ -126,6 +126,15 @@ fn run() -> Result<ExitCode, Fatal> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what somebody has asked for. That it cannot be printed whole, as on a full disk, is a failure; whoever has gone away has seen enough.
+fn print(text: impl fmt::Display) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(io::Error::new(error.kind(), format!("standard output: {error}"))),
+        _ => Ok(()),
+    }
 }
 
 /// Starts the mesh and its server, then whatever `also` starts, and runs until a signal.

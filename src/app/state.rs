@@ -4,8 +4,8 @@
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::Fatal;
 use super::look::harmless_json;
+use super::{Fatal, print};
 use crate::config::{Config, StateCommand};
 use crate::contract::redact::redacted;
 use crate::mesh::ports::{Refused, Store, StoreError};
@@ -26,8 +26,7 @@ pub(super) fn run(what: StateCommand, path: &Path, config: &Config) -> Result<()
         StateCommand::Show => show(&look(path, config)?),
         StateCommand::Export => {
             let documents = look(path, config)?;
-            say!("{}", harmless_json(&export(&documents)));
-            Ok(())
+            Ok(print(harmless_json(&export(&documents)))?)
         }
         StateCommand::Import => {
             let mut json = String::new();
@@ -86,14 +85,17 @@ fn look(path: &Path, config: &Config) -> Result<Vec<Document>, Fatal> {
 fn show(documents: &[Document]) -> Result<(), Fatal> {
     for document in documents {
         match document {
-            Document::Policy(service, patch) => say!("{service}  policy {}", harmless_json(&redacted(patch.clone()).to_string())),
+            Document::Policy(service, patch) => {
+                print(format_args!("{service}  policy {}", harmless_json(&redacted(patch.clone()).to_string())))?;
+            }
             Document::Instance(record) => {
                 let registration = &record.registration;
                 let place = authority(&registration.host, registration.port);
                 let weight =
                     record.weight.or(registration.weight).map_or(String::new(), |weight: Weight| format!("  weight {}", weight.get()));
                 let reason = record.reason.as_ref().map_or(String::new(), |reason| format!(" ({})", crate::model::shown(reason)));
-                say!("{}  {}  {place}  {}{reason}{weight}", registration.service, registration.id, record.state.as_str());
+                let (service, id, state) = (&registration.service, &registration.id, record.state.as_str());
+                print(format_args!("{service}  {id}  {place}  {state}{reason}{weight}"))?;
             }
         }
     }

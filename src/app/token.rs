@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::Fatal;
+use super::{Fatal, print};
 use crate::config::{Config, ConfigError, NewToken};
 use crate::contract::tokens::{Entry, digest, is_comment, scope};
 use crate::model::Invalid;
@@ -24,19 +24,18 @@ pub(super) fn run(new: &NewToken, config: &Config) -> Result<(), Fatal> {
     let path = config.server.token_file.as_str();
     if path.is_empty() {
         let entry = entry.checked().map_err(|fault| usage(&fault))?;
-        say!("{token}");
-        say!("{}", entry.line());
-        return Ok(());
+        return Ok(print(format_args!("{token}\n{}", entry.line()))?);
     }
     let changed = token_file::change(Path::new(path), |text| {
-        with(text, entry).map_err(|fault| Fatal::Config(ConfigError { source: path.to_owned(), fault }))
+        let text = with(text, entry).map_err(|fault| Fatal::Config(ConfigError { source: path.to_owned(), fault }))?;
+        // Before it is kept, so that none is kept that nobody has seen.
+        print(&token)?;
+        Ok(text)
     });
     changed.map_err(|error| match error {
         Fatal::Io(error) => Fatal::Io(io::Error::new(error.kind(), format!("{path}: {error}"))),
         other => other,
-    })?;
-    say!("{token}");
-    Ok(())
+    })
 }
 
 /// The file with the new token in it; everything else stays as it is.

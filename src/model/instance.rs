@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Endpoint, InstanceId, Invalid, ServiceName, shown};
+use super::{Endpoint, InstanceId, Invalid, ServiceName, shown, shown_url};
 
 /// What a service tells the mesh about one of its instances. Fields left out keep what they were when the instance is registered again.
 #[derive(Clone, PartialEq, Debug)]
@@ -188,7 +188,7 @@ impl HealthTarget {
     /// # Errors
     /// [`Invalid`] when it is not an absolute `http` or `https` URL without user, password and fragment.
     pub fn new(url: &str) -> Result<Self, Invalid> {
-        let invalid = |why: &str| Invalid::new("healthCheckUrl", format!("{} {why}", shown(url)));
+        let invalid = |why: &str| Invalid::new("healthCheckUrl", format!("{} {why}", shown_url(url)));
         let (scheme, rest) = match url.split_once("://") {
             Some(("http", rest)) => (Scheme::Http, rest),
             Some(("https", rest)) => (Scheme::Https, rest),

@@ -34,4 +34,4 @@ pub use secret::Secret;
 #[cfg(weft_measure_locks)]
 pub use sync::measure::listen as listen_to_locks;
 pub(crate) use text::on_one_line;
-pub use text::{closest, is_unseen, shown};
+pub use text::{closest, is_unseen, shown, shown_url};

@@ -35,6 +35,17 @@ pub fn shown(text: &str) -> String {
     out
 }
 
+/// A URL as [`shown`], without the user and the password that stand in it: messages are read by more people than settings.
+pub fn shown_url(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let (authority, path) = rest.find(['/', '?', '#']).map_or((rest, ""), |end| rest.split_at(end));
+    match authority.rsplit_once('@') {
+        Some((_, host)) if scheme.is_empty() => shown(&format!("…@{host}{path}")),
+        Some((_, host)) => shown(&format!("{scheme}://…@{host}{path}")),
+        None => shown(url),
+    }
+}
+
 /// `text` on one line: what is unseen escaped, and cut after `most` characters. What is fine stays as it is.
 pub(crate) fn on_one_line(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most && !text.contains(is_unseen) {
@@ -88,6 +99,19 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_message_repeats_a_password_of_a_url() {
+        for (url, text) in [
+            ("http://a:hunter2@h:1/x@y?z", "\"http://…@h:1/x@y?z\""),
+            ("https://hunter2@@h", "\"https://…@h\""),
+            ("a:hunter2@h:1", "\"…@h:1\""),
+            ("http://h/x@y", "\"http://h/x@y\""),
+            ("h", "\"h\""),
+        ] {
+            assert_eq!(shown_url(url), text);
+        }
+    }
 
     #[test]
     fn strange_text_is_shown_on_one_line_and_cut() {

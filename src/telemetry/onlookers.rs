@@ -12,7 +12,7 @@ use super::taps::{ShownFields, Taps};
 use super::trace::Trace;
 use super::traces::Traces;
 use crate::model::settings::{Millis, leaf, settings};
-use crate::model::{HealthTarget, Invalid, shown};
+use crate::model::{HealthTarget, Invalid, shown_url};
 
 settings! {
     /// How single calls are looked at.
@@ -84,7 +84,7 @@ impl Config {
         if endpoint.is_empty() {
             return Ok(());
         }
-        let fault = |why: &str| Err(Invalid::new("telemetry.otlp.endpoint", format!("{} {why}", shown(endpoint))));
+        let fault = |why: &str| Err(Invalid::new("telemetry.otlp.endpoint", format!("{} {why}", shown_url(endpoint))));
         if !endpoint.starts_with("http://") {
             return fault("is not an http:// address; for a collector elsewhere, let one beside the mesh pass spans on");
         }

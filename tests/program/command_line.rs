@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::weft::{command, run};
+use crate::weft::{Folder, command, run};
 
 #[test]
 fn the_version_is_printed() {
@@ -66,4 +66,27 @@ fn a_reader_that_goes_away_is_no_reason_to_panic() {
         let err = String::from_utf8_lossy(&err);
         assert!(!err.contains("panicked"), "{arguments:?}: {err}");
     }
+}
+
+#[test]
+fn what_cannot_be_printed_whole_is_no_success() {
+    let folder = Folder::new();
+    let (state, tokens) = (folder.path("state"), folder.path("tokens"));
+    std::fs::create_dir(&state).expect("a folder");
+    let file = folder.write("weft.json", "{}");
+    for arguments in [
+        &["config"][..],
+        &["config", "--annotated"],
+        &["check", &file],
+        &["state", "export", &state],
+        &["token", "new", "ci", "--scope", "read"],
+        &["token", "new", "ci", "--scope", "read", "--token-file", &tokens],
+    ] {
+        let full = std::fs::File::create("/dev/full").expect("a disk that is full");
+        let child = command(arguments, &[]).stdout(full).spawn().expect("the program");
+        let ended = child.wait_with_output().expect("ended");
+        let err = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.code() == Some(1) && err.contains("standard output: "), "{arguments:?}: {err}");
+    }
+    assert!(!std::fs::exists(&tokens).expect("a folder"), "no token is kept that nobody has seen");
 }

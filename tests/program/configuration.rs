@@ -91,6 +91,22 @@ fn a_mistake_is_named_with_its_key_and_its_source() {
 }
 
 #[test]
+fn a_password_in_an_address_is_refused_and_not_repeated() {
+    let folder = Folder::new();
+    for address in ["http://weft:hunter2@collector:4318", "https://weft:hunter2@collector:4318", "weft:hunter2@collector:4318"] {
+        let otlp = json!({"telemetry": {"otlp": {"endpoint": address}}}).to_string();
+        let (file, endpoints) = (folder.write("weft.json", otlp), format!("http://other:2379,{address}"));
+        for arguments in
+            [&["check", &file][..], &["config", "--etcd", &endpoints], &["services", "--url", &address.replace("http", "gopher")]]
+        {
+            let ended = run(arguments);
+            assert_eq!(ended.code, Some(2), "{arguments:?}");
+            assert!(ended.err.contains("…@collector:4318") && !ended.err.contains("hunter2"), "{}", ended.err);
+        }
+    }
+}
+
+#[test]
 fn a_file_is_checked_without_being_used() {
     let folder = Folder::new();
     let good = folder.write("good.json", r#"{"workers": 4, "services": {"a": {"timeouts": {"totalMs": 100, "attemptMs": 50}}}}"#);

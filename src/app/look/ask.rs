@@ -33,7 +33,7 @@ impl Mesh {
         let bare = url.trim_end_matches('/');
         let is_url = ["http://", "https://"].iter().any(|scheme| bare.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
         if !is_url || !bare.bytes().all(|b| b.is_ascii_graphic()) {
-            let why = format!("--url: {} is no URL such as http://localhost:3000", crate::model::shown(url));
+            let why = format!("--url: {} is no URL such as http://localhost:3000", crate::model::shown_url(url));
             return Err(Failed::Usage(why));
         }
         let token = token_file.as_ref().map(|file| {

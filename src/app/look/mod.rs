@@ -193,6 +193,5 @@ fn no_such(name: &str) -> Failed {
 /// JSON in which nothing can speak to a terminal: control characters occur only within strings, where they may be escaped.
 fn print_json(value: &Value) -> Result<(), Failed> {
     let text = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
-    say!("{}", harmless_json(&text));
-    Ok(())
+    Ok(super::print(harmless_json(&text))?)
 }

@@ -30,7 +30,8 @@ impl Config {
     /// [`Invalid`] naming the first that is not acceptable.
     pub(super) fn targets(&self) -> Result<Vec<HealthTarget>, Invalid> {
         let read = |url: &String| {
-            let named = |fault: Invalid| Invalid::new("registry.etcd.endpoints", format!("{}: {}", crate::model::shown(url), fault.why));
+            let named =
+                |fault: Invalid| Invalid::new("registry.etcd.endpoints", format!("{}: {}", crate::model::shown_url(url), fault.why));
             let target = HealthTarget::new(url).map_err(named)?;
             Scheme::supported(target.scheme).map_err(named)?;
             if target.endpoint.as_str() == "/" { Ok(target) } else { Err(named(Invalid::new("", "has a path; use http://host:port"))) }
