@@ -247,7 +247,10 @@ fn registrations_that_wait_for_their_names_leave_workers_for_others() {
     let house = House::of(Mesh::builder().resolver(silence.clone()).background(false), config);
     let register = |n: usize| {
         let url = format!("http://other{n}.test/health");
-        house.post("/register", &json!({"name": "s", "id": n.to_string(), "host": format!("name{n}.test"), "port": 9, "healthCheckUrl": url}))
+        house.post(
+            "/register",
+            &json!({"name": "s", "id": n.to_string(), "host": format!("name{n}.test"), "port": 9, "healthCheckUrl": url}),
+        )
     };
     std::thread::scope(|scope| {
         let first = scope.spawn(|| register(0));

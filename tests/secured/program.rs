@@ -156,7 +156,8 @@ fn a_kept_connection_to_an_instance_ends_with_the_authority_that_vouched_for_it(
         let configure = |ca: &str| fs::write(&file, json!({"upstreams": {"caFile": ca}}).to_string()).expect("written");
         configure(&papers.ca);
         let weft = Weft::start(&["--config", &file, "--invoke-on", invoke_on]);
-        let registration = json!({"name": "s", "id": "i", "host": "localhost", "port": sleeve.at.port(), "scheme": "https", "healthy": true});
+        let registration =
+            json!({"name": "s", "id": "i", "host": "localhost", "port": sleeve.at.port(), "scheme": "https", "healthy": true});
         weft.post("/register", &registration).with_status(200);
         weft.call("s", "/").with_status(200);
 
