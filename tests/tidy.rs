@@ -351,6 +351,10 @@ fn every_test_that_is_named_is_there() {
             ["cargo", "test", "--test", program, filter] => is_test(program, filter),
             ["scripts/soak", name, ..] => read("scripts/soak").is_some_and(|text| text.contains(&format!("\nsoak_{name}() {{"))),
             [path] if path.starts_with("tests/") => root().join(path).exists(),
+            // In the table of promises, a word is a file beside that map.
+            [word] if is_promise(file, line) && is_word(word) && word.len() > 1 => {
+                root().join(format!("tests/security/{word}.rs")).exists()
+            }
             // In the map of inputs, everything that looks like a path of modules is one.
             [_] if file.starts_with("tests/") && parts.len() > 2 && parts.iter().all(|part| is_word(part)) => is_function(&parts),
             _ => true,
@@ -365,6 +369,13 @@ fn quotations(file: &'static str) -> Vec<(&'static str, usize, String)> {
     let text = read(file).unwrap_or_default();
     let lines = text.lines().enumerate().filter(|(_, line)| !file.ends_with(".rs") || line.starts_with("//!"));
     lines.flat_map(|(index, line)| line.split('`').skip(1).step_by(2).map(move |quoted| (file, index + 1, quoted.to_owned()))).collect()
+}
+
+/// Whether a line is one of the table that says how promises are tested.
+fn is_promise(file: &str, line: usize) -> bool {
+    let text = read(file).unwrap_or_default();
+    let table = text.lines().enumerate().skip_while(|(_, line)| !line.starts_with("| promise | how it is tested |"));
+    table.take_while(|(_, line)| line.starts_with('|')).any(|(index, _)| index + 1 == line)
 }
 
 /// Whether a test program has a test in whose path `filter` is.

@@ -14,7 +14,7 @@
 //! | a resolver of names | saying what a name means | leading calls to denied addresses: each answer is judged, and the connection goes to what was judged |
 //! | a page in a browser | nothing, unless its origin is named in `cors.allowOrigins` | changing anything from another origin; reading anything under a name that was made to point at loopback |
 //! | whoever reads logs, metrics, errors | who called what, and what came of it | tokens, bodies, header fields |
-//! | other users of this machine | reaching loopback | the token file (its owner's alone or lent by root, or refused), the private socket between the doors (in a directory that only its owner may enter) |
+//! | other users of this machine | reaching loopback | the token file (its owner's alone or lent by root, or refused), the private socket between the doors (in a directory that only its owner may enter), what is kept of the registry (read through no link, and closed to everybody) |
 //!
 //! # What is decided where
 //!
