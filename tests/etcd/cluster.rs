@@ -72,7 +72,7 @@ impl Cluster {
     }
 
     /// Lets a single member do something where nobody who knows it hears of it.
-    pub(crate) fn aside(&mut self, work: impl FnOnce(&Self)) {
+    pub(crate) fn aside(&mut self, work: impl FnOnce(&mut Self)) {
         self.kill(0);
         let (known, _) = self.ports[0];
         self.ports[0].0 = free_port();
@@ -111,6 +111,14 @@ impl Cluster {
         let done = self.ctl(words);
         assert!(done.status.success(), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+
+    /// The revision that it has come to.
+    #[track_caller]
+    pub(crate) fn revision(&self) -> u64 {
+        let status = self.do_ctl(&["endpoint", "status", "-w", "json"]);
+        let revision = status.split("\"revision\":").nth(1).and_then(|rest| rest.split([',', '}']).next()?.parse().ok());
+        revision.unwrap_or_else(|| panic!("no revision: {status}"))
     }
 
     pub(crate) fn kill(&mut self, member: usize) {

@@ -29,7 +29,8 @@ impl Discovery {
         // What was acknowledged after this was read has a version beyond it, and is nothing to wonder about.
         let went_back = |key: &Key, now: Version| versions.get(key).is_some_and(|known| *known > now && known.0 <= header.revision);
         let is_other = !is_first
-            && (header.cluster_id != self.cluster
+            && (self.restored
+                || header.cluster_id != self.cluster
                 || header.next() < self.next
                 || self.born > 0 && snapshot.born != self.born
                 || snapshot.kept.iter().any(|kept| went_back(&kept.document.key(), kept.version)));
@@ -77,7 +78,7 @@ impl Discovery {
         }
         self.cache(&snapshot, &mesh);
         (self.next, self.cluster) = (header.next(), header.cluster_id);
-        self.born = snapshot.born;
+        (self.born, self.last, self.restored) = (snapshot.born, snapshot.last, false);
         self.anew_at = SystemClock.now() + if withheld.is_empty() { ANEW } else { CONFIRM + SHORTEST };
         // The one that began anew has to be told when that was.
         self.uneasy |= self.born == 0;

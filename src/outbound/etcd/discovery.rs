@@ -2,8 +2,8 @@
 //!
 //! A watch lasts a few seconds and is then begun anew from where it was: one that has died silently looks like one on which nothing
 //! happens, and time alone never moves it on. Everything is read anew when etcd no longer has what came in between, when it is not the one
-//! it was, and every few minutes in any case. One that was restored is known by its revision, which has gone back; where as much was written
-//! again before anybody looked, only by those few minutes.
+//! it was, and every few minutes in any case. One that was restored is known by its revision, which has gone back, or, where as much was
+//! written again before anybody looked, by what was heard last, which it knows nothing of (`last.rs`).
 
 use std::io;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use super::client::Fault;
 use super::doubt::CONFIRM;
 use super::heard;
 use super::keys::{self, Place};
+use super::last::{Last, Word};
 use super::line::LONGEST as LONGEST_LINE;
 use super::shared::{Shared, Snapshot};
 use super::strays::Strays;
@@ -49,6 +50,8 @@ pub(super) fn start(shared: &Arc<Shared>, mesh: &Mesh, loaded: &Snapshot) -> io:
         next: loaded.header.next(),
         cluster: loaded.header.cluster_id,
         born: loaded.born,
+        last: loaded.last.clone(),
+        restored: false,
         anew_at: if is_whole { now + ANEW } else { now },
         uneasy: true,
         failures: 0,
@@ -70,6 +73,10 @@ pub(super) struct Discovery {
     pub(super) cluster: u64,
     /// When the registry began; 0 when that is not known.
     pub(super) born: u64,
+    /// What was heard last, at the revision before `next` or earlier.
+    pub(super) last: Option<Last>,
+    /// It was found not to stand by that.
+    pub(super) restored: bool,
     /// When everything is to be read anew.
     pub(super) anew_at: Instant,
     /// Something has broken off since it was last looked whether etcd is the one it was.
@@ -168,6 +175,12 @@ impl Discovery {
         if self.born > 0 && born != self.born || self.cluster > 0 && header.cluster_id != self.cluster || header.next() < self.next {
             self.anew_at = SystemClock.now();
         } else {
+            let word = self.last.as_ref().map(|last| last.ask(&self.shared.client, self.next.saturating_sub(1), until));
+            match word.transpose()? {
+                None | Some(Word::Same) => {}
+                Some(Word::Unknown) => self.anew_at = SystemClock.now(),
+                Some(Word::Other) => (self.restored, self.anew_at) = (true, SystemClock.now()),
+            }
             self.born = born;
         }
         let was_down = self.shared.state.with(|state| state.down.take().is_some());
@@ -336,6 +349,7 @@ impl Discovery {
             }
             mesh.learned_until(Version(revision));
             self.next = self.next.max(revision.saturating_add(1));
+            self.last = together.last().map(Last::changed);
         }
         self.cache_changes(changes.iter().map(|(key, document)| (key, document.as_ref())), mesh);
     }

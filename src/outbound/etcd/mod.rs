@@ -26,6 +26,8 @@ mod heard;
 #[cfg(feature = "etcd")]
 mod keys;
 #[cfg(feature = "etcd")]
+mod last;
+#[cfg(feature = "etcd")]
 mod leases;
 #[cfg(feature = "etcd")]
 mod line;

@@ -13,6 +13,7 @@ use super::Config;
 use super::client::{Client, Fault};
 use super::doubt::Doubts;
 use super::keys::{self, Kept, Keys, Place};
+use super::last::Last;
 use super::leases::Leases;
 use super::line::Cord;
 use super::strays::Strays;
@@ -74,6 +75,8 @@ pub(super) struct Snapshot {
     pub(super) nodes: BTreeMap<String, Node>,
     /// The revision at which the registry began; 0 when it has not.
     pub(super) born: u64,
+    /// What was changed last of all that is still there.
+    pub(super) last: Option<Last>,
 }
 
 impl Shared {
@@ -139,6 +142,9 @@ impl Shared {
             }
             let mut last = None;
             for pair in page.kvs {
+                if snapshot.last.as_ref().is_none_or(|last| last.revision() < pair.mod_revision) {
+                    snapshot.last = Some(Last::put(&pair));
+                }
                 match self.keys.place(&pair.key) {
                     Some(Place::Document(key)) => match keys::kept(&key, &pair) {
                         Ok(document) => kept.push((pair.create_revision, document)),
