@@ -157,7 +157,7 @@ const PLACES: &[Place] = &[
             "src/edge/gate.rs",
             "src/server/token_file.rs",
             // Who may read a key depends on who we are.
-            "src/outbound/certificates.rs",
+            "src/outbound/files.rs",
             // A clock that only systemd asks for.
             "src/app/supervisor.rs",
             "src/app/look/terminal.rs",
@@ -335,6 +335,80 @@ fn text_has_no_tabs_no_trailing_blanks_and_ends_with_a_newline() {
         let bare = read(file).is_some_and(|text| !text.is_empty() && (!text.ends_with('\n') || text.ends_with("\n\n")));
         findings.extend(bare.then(|| format!("{file}: end it with one newline")));
     }
+    fail_on(&findings);
+}
+
+/// Where tests are promised to be.
+const PROMISES: &[&str] = &["README.md", "src/contract/threats.rs", "tests/security/rows.rs"];
+
+#[test]
+fn every_test_that_is_named_is_there() {
+    let mut findings = Vec::new();
+    for (file, line, quoted) in PROMISES.iter().flat_map(|file| quotations(file)) {
+        let is_word = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        let words: Vec<&str> = quoted.split_whitespace().collect();
+        let parts: Vec<&str> = quoted.split("::").collect();
+        let is_there = match words.as_slice() {
+            ["cargo", "test", "--test", program] => is_test(program, ""),
+            ["cargo", "test", "--test", program, filter] => is_test(program, filter),
+            ["scripts/soak", name, ..] => read("scripts/soak").is_some_and(|text| text.contains(&format!("\nsoak_{name}() {{"))),
+            [path] if path.starts_with("tests/") => root().join(path).exists(),
+            // In the map of inputs, everything that looks like a path of modules is one.
+            [_] if file.starts_with("tests/") && parts.len() > 2 && parts.iter().all(|part| is_word(part)) => is_function(&parts),
+            _ => true,
+        };
+        findings.extend((!is_there).then(|| format!("{file}:{line}: `{quoted}` is not there: name what is")));
+    }
+    fail_on(&findings);
+}
+
+/// What stands in backquotes in a text or, of a Rust file, in its documentation.
+fn quotations(file: &'static str) -> Vec<(&'static str, usize, String)> {
+    let text = read(file).unwrap_or_default();
+    let lines = text.lines().enumerate().filter(|(_, line)| !file.ends_with(".rs") || line.starts_with("//!"));
+    lines.flat_map(|(index, line)| line.split('`').skip(1).step_by(2).map(move |quoted| (file, index + 1, quoted.to_owned()))).collect()
+}
+
+/// Whether a test program has a test in whose path `filter` is.
+fn is_test(program: &str, filter: &str) -> bool {
+    let of_program = |file: &&String| **file == format!("tests/{program}.rs") || file.starts_with(&format!("tests/{program}/"));
+    repository().iter().filter(of_program).any(|file| {
+        let module = file.trim_start_matches(&format!("tests/{program}")).trim_matches('/').trim_end_matches(".rs").replace('/', "::");
+        module.contains(filter) || read(file).is_some_and(|text| functions(&text).any(|name| name.contains(filter)))
+    })
+}
+
+/// Whether the last of these names is that of a function in the module that the others name, of the tests or else of the crate.
+fn is_function(path: &[&str]) -> bool {
+    let Some((function, module)) = path.split_last() else { return false };
+    let module = module.join("/");
+    let files = [format!("tests/{module}.rs"), format!("src/{module}.rs"), format!("src/{module}/mod.rs")];
+    files
+        .iter()
+        .filter(|file| repository().contains(file))
+        .any(|file| read(file).is_some_and(|text| functions(&text).any(|name| name == *function)))
+}
+
+fn functions(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| line.trim_start().strip_prefix("fn ")?.split_once("()")).map(|(name, _)| name)
+}
+
+#[test]
+fn every_fuzz_target_has_a_corpus_is_replayed_by_the_tests_and_soaked() {
+    let mut findings = Vec::new();
+    let text = |file: &str| read(file).unwrap_or_default();
+    let (manifest, replayed, soak) = (text("tests/fuzz/Cargo.toml"), text("tests/door/fuzzed.rs"), text("scripts/soak"));
+    let targets = repository().iter().filter_map(|file| file.strip_prefix("tests/fuzz/fuzz_targets/")?.strip_suffix(".rs"));
+    let targets: BTreeSet<&str> = targets.collect();
+    for target in &targets {
+        let mut holds = |what: &str, is_so: bool| findings.extend((!is_so).then(|| format!("{target}: {what}")));
+        holds("not in tests/fuzz/Cargo.toml", manifest.contains(&format!("path = \"fuzz_targets/{target}.rs\"")));
+        holds("not replayed by tests/door/fuzzed.rs", replayed.contains(&format!("holds(\"{target}\", ")));
+        holds("not soaked by scripts/soak parsers", soak.lines().any(|line| line.contains("for target in") && has_word(line, target)));
+        holds("no corpus", repository().iter().any(|file| file.starts_with(&format!("{CORPORA}{target}/"))));
+    }
+    let known = ["request_head", "response_head", "chunks", "bodies", "endpoint", "trace", "config", "tokens", "state", "log", "watch"];
+    findings.extend(known.iter().filter(|known| !targets.contains(*known)).map(|known| format!("{known}: no target any more")));
     fail_on(&findings);
 }
 

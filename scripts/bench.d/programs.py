@@ -43,7 +43,7 @@ def cargo_build(name: str, manifest: Path, target_dir: Path) -> str:
 def weft_features() -> str:
     if os.environ.get("WEFT"):
         return f"the program named by $WEFT: {os.environ['WEFT']}"
-    command = ["cargo", "metadata", "--no-deps", "--format-version", "1", "--manifest-path", ROOT / "Cargo.toml"]
+    command = ["cargo", "metadata", "--locked", "--no-deps", "--format-version", "1", "--manifest-path", ROOT / "Cargo.toml"]
     metadata = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     (package,) = (p for p in metadata["packages"] if Path(p["manifest_path"]) == ROOT / "Cargo.toml")
     return f"release build, default features: {', '.join(package['features'].get('default', [])) or 'none'}"

@@ -275,6 +275,7 @@ fn reload(arguments: &Arguments, running: &Config, mesh: &Mesh, server: &Server)
         Config { server: running.server.clone(), registry: running.registry.clone(), telemetry: running.telemetry.clone(), ..new }
             .effective(),
     );
+    log::info!("configuration reloaded");
 }
 
 fn not_reloaded(why: &dyn fmt::Display) {

@@ -28,13 +28,13 @@ pub(super) fn run(new: &NewToken, config: &Config) -> Result<(), Fatal> {
         say!("{}", entry.line());
         return Ok(());
     }
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("{path}: {error}"));
-    let text = match token_file::text(Path::new(path)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        text => text.map_err(named)?,
-    };
-    let text = with(&text, entry).map_err(|fault| Fatal::Config(ConfigError { source: path.to_owned(), fault }))?;
-    token_file::write(Path::new(path), &text).map_err(named)?;
+    let changed = token_file::change(Path::new(path), |text| {
+        with(text, entry).map_err(|fault| Fatal::Config(ConfigError { source: path.to_owned(), fault }))
+    });
+    changed.map_err(|error| match error {
+        Fatal::Io(error) => Fatal::Io(io::Error::new(error.kind(), format!("{path}: {error}"))),
+        other => other,
+    })?;
     say!("{token}");
     Ok(())
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fields::Fields;
+use serde_json::value::RawValue;
+
+use super::fields::{Entries, Fields, Unambiguous};
 use super::request::Request;
 use crate::model::{
     AdminState, Call, Endpoint, Headers, HealthTarget, InstanceId, Invalid, Method, Registration, Scheme, ServiceName, TRACE_CONTEXT,
@@ -42,18 +44,19 @@ fn at_least_one(number: Option<u32>, field: &'static str) -> Result<Option<u32>,
 }
 
 /// Labels: text, numbers and booleans, few and short.
-fn metadata(values: BTreeMap<String, serde_json::Value>) -> Result<BTreeMap<String, String>, Invalid> {
+fn metadata(Entries(values): Entries<Box<RawValue>>) -> Result<BTreeMap<String, String>, Invalid> {
     let fault = |why: String| Err(Invalid::new("metadata", why));
     if values.len() > 64 {
         return fault(format!("has {} entries; use at most 64", values.len()));
     }
     let mut labels = BTreeMap::new();
     for (key, value) in values {
-        let text = match value {
-            serde_json::Value::String(text) => text,
-            serde_json::Value::Number(number) => number.to_string(),
-            serde_json::Value::Bool(yes) => yes.to_string(),
-            _ => return fault(format!("{} is not text, a number or a boolean", shown(&key))),
+        let text = match serde_json::from_str(value.get()) {
+            Ok(serde_json::Value::String(text)) => text,
+            // As it came: 1.10 is not 1.1 to whoever means a version.
+            Ok(serde_json::Value::Number(_) | serde_json::Value::Bool(_)) => value.get().to_owned(),
+            Ok(_) => return fault(format!("{} is not text, a number or a boolean", shown(&key))),
+            Err(_) => return fault(format!("{} is {}, which cannot be read", shown(&key), shown(value.get()))),
         };
         if key.len() > 128 || text.len() > 1024 {
             return fault(format!("{} is too long; use at most 128 bytes for a key and 1024 for a value", shown(&key)));
@@ -70,7 +73,7 @@ fn metadata(values: BTreeMap<String, serde_json::Value>) -> Result<BTreeMap<Stri
 pub fn call(request: &Request) -> Result<Call, Invalid> {
     let fields = Fields::parse(&request.body)?;
     let service = fields.required_parsed("serviceName", ServiceName::new)?;
-    let mut headers = fields.optional("headers")?.map_or_else(|| Ok(Headers::new()), |wanted| headers_of(&wanted))?;
+    let mut headers = fields.optional("headers")?.map_or_else(|| Ok(Headers::new()), |Entries(wanted)| headers_of(&wanted))?;
     let of_call = headers.len();
     let is_trace_context = |name: &str| TRACE_CONTEXT.iter().any(|known| name.eq_ignore_ascii_case(known));
     for (name, value) in request.headers.iter().filter(|(name, _)| is_trace_context(name)) {
@@ -181,7 +184,10 @@ pub fn breaker(body: &[u8]) -> Result<Order, Invalid> {
 /// [`Invalid`] when it is not one.
 pub fn policy(body: &[u8]) -> Result<serde_json::Value, Invalid> {
     Fields::parse(body)?;
-    serde_json::from_slice(body).map_err(|error| Invalid::new("body", format!("is not valid JSON: {error}")))
+    let fault = |error: serde_json::Error| Invalid::new("body", format!("is not valid JSON: {error}"));
+    // Of a key that is there twice, whoever reads the request another way believes the other.
+    serde_json::from_slice::<Unambiguous>(body).map_err(fault)?;
+    serde_json::from_slice(body).map_err(fault)
 }
 
 #[cfg(test)]
@@ -251,6 +257,33 @@ mod tests {
             let error = registration(format!("{{{}}}", rest.join(",")).as_bytes()).expect_err(missing);
             assert_eq!(error, Invalid::new(missing, "is required"));
         }
+    }
+
+    #[test]
+    fn labels_are_kept_as_they_came() {
+        let labels = |metadata: &str| {
+            let body = format!(r#"{{"id":"i","name":"s","host":"h","port":1,"metadata":{metadata}}}"#);
+            registration(body.as_bytes()).map(|read| read.metadata.expect("there"))
+        };
+        let read = labels(r#"{"a":1.10,"b":123456789012345678901234567890,"c":1e2,"d":"\u0031","e":true}"#).expect("valid");
+        let read: Vec<&str> = read.values().map(String::as_str).collect();
+        assert_eq!(read, ["1.10", "123456789012345678901234567890", "1e2", "1", "true"]);
+        for bad in
+            [r#"{"a":"1","a":"1"}"#, r#"{"a":"1","\u0061":"2"}"#, r#"{"a":1e999}"#, r#"{"a":"\ud800"}"#, r#"{"a":[]}"#, r#"{"a":null}"#]
+        {
+            assert_eq!(labels(bad).expect_err(bad).field, "metadata", "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_key_is_there_twice_in_whatever_is_read() {
+        let headers = |headers: &str| call(&request(&format!(r#"{{"serviceName":"s","endpoint":"/","headers":{headers}}}"#), &[]));
+        assert_eq!(headers(r#"{"a":"b","a":"c"}"#).expect_err("twice").field, "headers");
+        assert!(headers(r#"{"a":"b","A":"c"}"#).is_ok(), "two fields");
+        for twice in [r#"{"retry":{},"retry":{}}"#, r#"{"retry":{"a":1,"a":2}}"#, r#"{"routes":[{"match":{"x":[{"b":1,"b":1}]}}]}"#] {
+            assert!(policy(twice.as_bytes()).expect_err(twice).why.contains("twice"), "{twice}");
+        }
+        assert!(policy(br#"{"retry":{"a":[1,-1,1.5,"x",true,null,{}]},"b":{"a":1}}"#).is_ok());
     }
 
     #[test]

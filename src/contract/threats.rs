@@ -31,7 +31,7 @@
 //! | `maxConnections`, `maxConnectionsPerAddress` | descriptors and memory for connections |
 //! | `maxHeadBytes`, `maxTargetBytes`, `maxBodyBytes`, `maxBufferedBytes` | memory for what comes in, by itself and together |
 //! | all of these, and 64 KiB that are never refused | the process: 24 MiB + 2 × `maxBufferedBytes` + 272 KiB for each connection that makes the most of it: a head, and 64 KiB each of a body, of the answer to it, and of both on their way |
-//! | `headTimeoutMs`, `bodyTimeoutMs`, `idleTimeoutMs`, `writeTimeoutMs` | how long somebody slow holds a place |
+//! | `headTimeoutMs`, `bodyTimeoutMs`, `idleTimeoutMs`, `writeTimeoutMs`, `tunnelIdleTimeoutMs` | how long somebody slow holds a place |
 //! | `queue`, `workers`, `reservedWorkers`, `maxWatchers` | threads and places of the API |
 //! | `limits.maxInFlight`, `limits.maxQueue`, `limits.queueTimeoutMs` | what one service may take of the mesh |
 //! | `limits.maxInFlightPerCaller`, `rateLimit`, `rateLimit.perCaller` | what one caller may take of a service |
@@ -47,11 +47,10 @@
 //! - Rules tell paths apart as they are written, encoded or not: `/Admin` is not `/admin`. An instance that takes both for the same needs a rule for both,
 //!   or a list of what is allowed instead of one of what is not.
 //! - Somebody who can read the memory of the process, or its files as its user.
-//! - Connections that are open when the authority of clients changes: they keep the name that they have proven until they close. A token that
-//!   is taken away ends at once.
-//! - Addresses are counted one by one: who has an IPv6 network has many, and is held by `maxConnections` alone.
+//! - Answers under way when a token is taken away, or the authority of clients changes: they are finished. Whatever else goes on
+//!   does not: taps, long polls and WebSockets end, and the next request has to prove anew who sends it.
+//! - Networks of IPv6 are counted by /64: who has many of them, or is in a local one, is held by `maxConnections` alone.
 //! - Pages under a name that ends in `.mesh`: where a browser's machine takes such names for the mesh, their calls are what any page may send
 //!   anywhere. The API and `/proxy` by path are judged by `Origin` and `Host`.
-//! - Trailers, which are passed on unread: an instance that mixes them into its fields must not believe `x-mesh-caller` in them.
-//! - How long a WebSocket is silent: only the numbers of connections bound tunnels.
+//! - Trailers of answers, which are passed on unread. Those of requests may not name what only a head may say, `x-mesh-caller` among it.
 //! - Floods that fill the network before they reach the port.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::ring::Ticketer;
+use rustls::pki_types::TrustAnchor;
 use rustls::server::WebPkiClientVerifier;
 
 use super::config::Config;
@@ -12,7 +13,11 @@ use crate::outbound::certificates::{authorities, chain, key, provider};
 
 /// What a client's handshake is answered with.
 #[derive(Clone, Debug)]
-pub struct Acceptor(Arc<ServerConfig>);
+pub struct Acceptor {
+    config: Arc<ServerConfig>,
+    /// By whom clients must be certified.
+    authorities: Arc<[TrustAnchor<'static>]>,
+}
 
 impl Acceptor {
     /// Reads the files that `config` names; `None` when clients are not to be secured.
@@ -29,10 +34,12 @@ impl Acceptor {
         let (chain, key) = (chain("tlsCert", &config.tls_cert)?, key("tlsKey", &config.tls_key)?);
         let provider = provider();
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().map_err(broken)?;
+        let mut anchors = Vec::new();
         let builder = if config.tls_client_ca.is_empty() {
             builder.with_no_client_auth()
         } else {
             let roots = authorities("tlsClientCa", &config.tls_client_ca)?;
+            anchors.clone_from(&roots.roots);
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
             builder.with_client_cert_verifier(verifier.map_err(|error| Invalid::new("tlsClientCa", format!("cannot be used: {error}")))?)
         };
@@ -42,11 +49,16 @@ impl Acceptor {
         })?;
         made.alpn_protocols = vec![b"http/1.1".to_vec()];
         made.ticketer = Ticketer::new().map_err(broken)?;
-        Ok(Some(Self(Arc::new(made))))
+        Ok(Some(Self { config: Arc::new(made), authorities: anchors.into() }))
     }
 
     pub(super) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.config)
+    }
+
+    /// Whether clients must be certified by the same authorities as by `other`.
+    pub(super) fn judges_as(&self, other: &Self) -> bool {
+        self.authorities == other.authorities
     }
 }
 

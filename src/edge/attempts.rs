@@ -15,6 +15,7 @@ use super::timers::Tick;
 use crate::mesh::call::{Attempt, Connection};
 use crate::mesh::upstream_headers;
 use crate::model::{ConnectFailure, Failure, Method};
+use crate::outbound::connection::why_not;
 
 /// An attempt under way.
 pub(super) struct Underway {
@@ -81,12 +82,17 @@ impl Loop {
                 Ok(socket) => {
                     let mut line = Line::to_instance(socket, &attempt.member, &self.shared.trust)?;
                     line.address = Some(*address);
-                    return self.add_line(line).map(|key| (key, dial)).ok_or(ConnectFailure::Unreachable);
+                    return self.add_line(line).map(|key| (key, dial)).ok_or(ConnectFailure::NoMeans);
                 }
-                Err(error) => {
-                    dial.refused |= error.kind() == std::io::ErrorKind::ConnectionRefused;
-                    dial.at += 1;
-                }
+                Err(error) => match why_not(&error) {
+                    // One that is kept for later makes way for one that is needed now.
+                    ConnectFailure::NoMeans if self.drop_any_idle() => {}
+                    ConnectFailure::NoMeans => return Err(ConnectFailure::NoMeans),
+                    why => {
+                        dial.refused |= why == ConnectFailure::Refused;
+                        dial.at += 1;
+                    }
+                },
             }
         }
         Err(dial.failure())
@@ -155,11 +161,7 @@ impl Loop {
                 return Heard::Nothing;
             }
             if let Err(error) = line.socket.connected() {
-                return Heard::Failed(Failure::Connect(match error.kind() {
-                    std::io::ErrorKind::ConnectionRefused => ConnectFailure::Refused,
-                    std::io::ErrorKind::TimedOut => ConnectFailure::TimedOut,
-                    _ => ConnectFailure::Unreachable,
-                }));
+                return Heard::Failed(Failure::Connect(why_not(&error)));
             }
             line.phase = Phase::Shaking;
         }

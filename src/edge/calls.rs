@@ -7,7 +7,7 @@ use super::attempts::Underway;
 use super::buffers::ALWAYS;
 use super::client::Client;
 use super::exchange::{Exchange, Flow, Task};
-use super::forward::{self};
+use super::forward;
 use super::gate::Side;
 use super::http1::Fault;
 use super::reactor::Loop;
@@ -275,10 +275,8 @@ impl Loop {
         let reason = error.reason();
         let is_fallback = matches!(&error, ApiError::Call(call) if call.fallback.is_some());
         let mut answer = Answer::from(error);
-        let kinds = answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-type")).map(|(_, kind)| kind);
-        if is_fallback && client.door.side == Side::Both && forward::may_be_a_page(kinds) {
-            let (name, value) = forward::ALONE;
-            answer.headers.push(name, value);
+        if is_fallback && client.door.side == Side::Both {
+            forward::set_apart(&mut answer);
         }
         if !is_fallback && matches!(reason, Reason::UpstreamReset | Reason::UpstreamProtocol) {
             answer.status = 502;

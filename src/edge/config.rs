@@ -39,7 +39,7 @@ settings! {
         max_target_bytes: usize = 8_192, in 256, 65_536;
         /// Open connections; 0 means half of the open files the system allows. More are turned away.
         max_connections: usize = 0, in 0, 10_000_000;
-        /// Open connections from one address; 0 means no limit. Loopback has none.
+        /// Open connections from one address, or from one /64 of IPv6 that is not local; 0 means no limit. Loopback has none.
         max_connections_per_address: usize = 1_024, in 0, 10_000_000;
         /// Bytes of requests and answers held in memory over all connections, beyond which nothing more is taken in.
         max_buffered_bytes: usize = 67_108_864, in 1_048_576, 2_000_000_000;
@@ -51,6 +51,8 @@ settings! {
         body_timeout_ms: Millis = Millis(10_000), in 1, 3_600_000;
         /// How long a connection may be kept open between requests.
         idle_timeout_ms: Millis = Millis(60_000), in 1, 86_400_000;
+        /// How long both sides of a WebSocket may be silent.
+        tunnel_idle_timeout_ms: Millis = Millis(3_600_000), in 1, 86_400_000;
         /// From the first time a client does not take its answer to the end of that answer, where it has been taken in whole.
         write_timeout_ms: Millis = Millis(30_000), in 1, 3_600_000;
         /// How long the workers may leave a question unanswered before they are replaced.

@@ -167,7 +167,7 @@ impl Loop {
         client.closes = !request.persists() || self.shared.closing.load(Ordering::Relaxed);
         let id = request.head.first("x-request-id").and_then(RequestId::from_caller);
         exchange.id = id.unwrap_or_else(|| self.fresh_id());
-        exchange.incoming = Body::new(request.framing());
+        exchange.incoming = Body::of_request(request.framing());
         exchange.began = self.now;
         exchange.told_to_go_on = !request.expects_continue();
         exchange.gathered.clear();
@@ -353,7 +353,8 @@ impl Loop {
             Task::Watch(watch) => self.look_again(key, client, &mut exchange, watch),
             Task::Hand(hand) => self.late_hand(key, client, &mut exchange, hand),
             Task::Call(calling) => self.late_call(key, client, &mut exchange, calling),
-            Task::Tap(_) | Task::Tunnel(_) => Flow::Abort,
+            Task::Tunnel(tunnel) => self.late_tunnel(client, &mut exchange, tunnel),
+            Task::Tap(_) => Flow::Abort,
         };
         self.follow(key, client, exchange, flow);
         flow

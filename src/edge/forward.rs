@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::client::Client;
 use super::exchange::Exchange;
 use super::http1::{Framing, Head, ResponseHead};
+use crate::contract::answer::Answer;
 use crate::contract::paths::{self, DAPR_APP_ID};
 use crate::contract::wire::{Persistence, is_bodiless, write_field, write_length, write_number, write_persistence};
 use crate::mesh::Member;
@@ -264,7 +265,7 @@ fn is_ours_to_say(name: &[u8]) -> bool {
 
 /// Whether a browser may make a page of it. Not only of HTML: pictures and documents in XML run scripts as well, of what does not say what it
 /// is a browser guesses that, and of several it takes the last. What says that it is JSON, and nothing else, is none.
-pub(super) fn may_be_a_page<'a>(mut kinds: impl Iterator<Item = &'a [u8]>) -> bool {
+fn may_be_a_page<'a>(mut kinds: impl Iterator<Item = &'a [u8]>) -> bool {
     let is_json = |kind: &[u8]| {
         let (name, rest) = kind.split_at_checked(JSON.len()).unwrap_or((kind, b""));
         name.eq_ignore_ascii_case(JSON) && matches!(rest.first(), None | Some(b';' | b' ')) && !rest.contains(&b',')
@@ -272,9 +273,17 @@ pub(super) fn may_be_a_page<'a>(mut kinds: impl Iterator<Item = &'a [u8]>) -> bo
     !matches!((kinds.next(), kinds.next()), (Some(kind), None) if is_json(kind))
 }
 
+/// The same for an answer that the mesh gives in the instance's place.
+pub(super) fn set_apart(answer: &mut Answer) {
+    let kinds = answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+    if may_be_a_page(kinds.map(|(_, kind)| kind)) {
+        answer.headers.push(ALONE.0, ALONE.1);
+    }
+}
+
 const JSON: &[u8] = b"application/json";
 /// Gives a page an origin of its own, where it would else share that of the API.
-pub(super) const ALONE: (&str, &[u8]) = ("content-security-policy", b"sandbox");
+const ALONE: (&str, &[u8]) = ("content-security-policy", b"sandbox");
 
 /// Writes an answer before the answer.
 pub(super) fn write_interim(out: &mut Vec<u8>, answer: &ResponseHead) {

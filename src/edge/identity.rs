@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::acceptor::Acceptor;
 use super::client::Client;
-use super::exchange::{Exchange, Flow, Goal};
+use super::exchange::{Exchange, Flow, Goal, Task};
 use super::reactor::Loop;
 use crate::contract::access::{self, Need};
 use crate::contract::answer::ApiError;
@@ -45,6 +46,29 @@ impl Loop {
         Ok(())
     }
 
+    /// Whether what goes on for long may: its sender is who it was, and may do what it might when it began.
+    pub(super) fn is_still_welcome(&self, client: &mut Client, exchange: &mut Exchange, goal: Goal) -> bool {
+        let granted = exchange.grant.clone();
+        self.identify(client, exchange, goal).is_ok() && exchange.grant == granted
+    }
+
+    /// Clients to come are secured with this. Where it has other authorities than the one before, who is here has to come again and prove
+    /// anew who it is: answers that are under way are finished, and what might go on for ever ends.
+    pub(super) fn use_acceptor(&mut self, acceptor: Option<Acceptor>) {
+        let before = std::mem::replace(&mut self.acceptor, acceptor);
+        let judge_alike = matches!((&before, &self.acceptor), (Some(before), Some(now)) if now.judges_as(before));
+        if judge_alike {
+            return;
+        }
+        for key in self.clients.keys() {
+            if let Some(client) = self.clients.get_mut(key).filter(|client| client.secured.is_some()) {
+                client.closes = true;
+                client.readiness.broken |= client.exchange.as_ref().is_some_and(|exchange| exchange.may_last());
+                self.again.push(key);
+            }
+        }
+    }
+
     /// Refuses a request that may not come in, or is not what it should be.
     pub(super) fn turn_away(&mut self, client: &mut Client, exchange: &mut Exchange, error: ApiError) -> Flow {
         match error.reason() {
@@ -57,6 +81,11 @@ impl Loop {
 }
 
 impl Exchange {
+    /// Whether it may go on for ever, or has yet to say something that only its sender may know.
+    const fn may_last(&self) -> bool {
+        matches!(self.task, Task::Watch(_) | Task::Tap(_) | Task::Tunnel(_))
+    }
+
     /// Its caller, as calls name it.
     pub(super) fn caller(&self, client: &Client) -> Caller {
         Caller { name: self.grant.as_ref().map(|grant| Arc::clone(&grant.identity.name)), address: client.address }

@@ -115,6 +115,13 @@ impl Loop {
         }
     }
 
+    /// Ends an idle connection to an instance, whichever it is. Answers whether there was one.
+    pub(super) fn drop_any_idle(&mut self) -> bool {
+        self.idle.retain(|_, kept| !kept.is_empty());
+        let any = self.idle.values_mut().find_map(Vec::pop);
+        any.is_some_and(|key| self.lines.remove(key).is_some())
+    }
+
     /// Something came on an idle connection to the API server: its end, or the end of trusting it.
     pub(super) fn check_inner(&mut self, key: Key) {
         if self.lines.get_mut(key).is_some_and(|line| line.readiness.readable && line.read(&mut self.spare, 0) != Moved::Blocked) {

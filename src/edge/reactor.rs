@@ -226,7 +226,7 @@ impl Loop {
         for mail in self.mailbox.collect() {
             match mail {
                 Mail::Connection(arrival) => self.welcome(arrival),
-                Mail::Acceptor(acceptor) => self.acceptor = acceptor,
+                Mail::Acceptor(acceptor) => self.use_acceptor(acceptor),
                 Mail::Look(key) => self.drive(key),
                 Mail::Seat(key, seat) => self.seat(key, seat),
                 Mail::Lines(streams) => self.take_lines(streams),

@@ -1,7 +1,7 @@
 //! What the event loops share: the mesh, the limits, who may still come in.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -79,7 +79,7 @@ impl Shared {
     /// Counts a connection from an address, unless there are as many as there may be.
     fn admit(&self, address: Option<IpAddr>) -> Option<Option<IpAddr>> {
         let most = self.config.max_connections_per_address;
-        let Some(address) = address.filter(|address| most > 0 && !address.is_loopback()) else { return Some(None) };
+        let Some(address) = address.filter(|address| most > 0 && !address.is_loopback()).map(network) else { return Some(None) };
         self.addresses.with(|all| {
             let open = all.entry(address).or_insert(0);
             (*open < most).then(|| {
@@ -87,6 +87,16 @@ impl Shared {
                 Some(address)
             })
         })
+    }
+}
+
+/// What counts as one address: whoever has one of IPv6 has the 2^64 of its network. A local network has many machines, and they are ours.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(address) if !address.is_unique_local() && !address.is_unicast_link_local() => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+        _ => address,
     }
 }
 
@@ -166,5 +176,21 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.0.watchers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_addresses_of_one_network_of_ipv6_are_one_unless_it_is_local() {
+        let are_one = |one: &str, other: &str| network(one.parse().expect(one)) == network(other.parse().expect(other));
+        assert!(are_one("2001:db8:1:2:3:4:5:6", "2001:db8:1:2:ffff::1"));
+        for (one, other) in
+            [("2001:db8:1:2::1", "2001:db8:1:3::1"), ("192.0.2.1", "192.0.2.2"), ("fd00::1", "fd00::2"), ("fe80::1", "fe80::2")]
+        {
+            assert!(!are_one(one, other), "{one} {other}");
+        }
     }
 }

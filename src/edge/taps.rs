@@ -45,8 +45,7 @@ impl Loop {
     /// Shows what there is to show, as fast as it is read.
     pub(super) fn advance_tap(&mut self, _: Key, client: &mut Client, exchange: &mut Exchange, mut tap: Tap) -> Flow {
         // What may be seen is decided when it is opened; who may see something else by now, or nothing, has to open another.
-        let granted = exchange.grant.clone();
-        let is_still_welcome = self.identify(client, exchange, Goal::Api).is_ok() && exchange.grant == granted;
+        let is_still_welcome = self.is_still_welcome(client, exchange, Goal::Api);
         self.flush(client);
         if client.output.is_empty() && !tap.is_over() && is_still_welcome {
             let chunked = !exchange.request.is_1_0();

@@ -2,12 +2,13 @@
 
 use super::calls::Form;
 use super::client::Client;
-use super::exchange::{Exchange, Flow, Task};
+use super::exchange::{Exchange, Flow, Goal, Task};
 use super::http1::RequestHead;
 use super::line::Line;
 use super::reactor::{Loop, Turn};
 use super::slots::Key;
 use super::socket::Moved;
+use super::timers::Tick;
 use crate::mesh::call::{CallMachine, Step};
 use crate::model::Fields;
 
@@ -51,17 +52,12 @@ impl Loop {
     /// Passes on what can be passed on.
     pub(super) fn advance_tunnel(&mut self, _: Key, client: &mut Client, exchange: &mut Exchange, mut tunnel: Tunnel) -> Flow {
         let Some(mut line) = self.lines.lend(tunnel.line) else { return Flow::Abort };
-        let flow = self.pass(client, &mut line, &mut tunnel);
+        let flow = match tunnel.form {
+            Form::Proxy { proxied, .. } if !self.is_still_welcome(client, exchange, Goal::Proxy(proxied)) => Flow::Abort,
+            _ => self.pass(client, &mut line, &mut tunnel),
+        };
         match flow {
-            Flow::Over | Flow::Abort => {
-                // However it ended: what it was used for is nobody's business.
-                tunnel.machine.body_end(Ok(()), self.now, 0);
-                if let Step::Done(end) = tunnel.machine.step(self.now) {
-                    self.shared.mesh.observe(&tunnel.machine, &end.report, || tunnel.form.asked(exchange, client));
-                }
-                self.lines.remove(tunnel.line);
-                client.closes = true;
-            }
+            Flow::Over | Flow::Abort => self.end_tunnel(client, exchange, tunnel),
             Flow::Wait | Flow::Again => {
                 self.lines.give_back(tunnel.line, line);
                 exchange.task = Task::Tunnel(tunnel);
@@ -70,7 +66,26 @@ impl Loop {
         flow
     }
 
+    /// However it ended: what it was used for is nobody's business.
+    fn end_tunnel(&mut self, client: &mut Client, exchange: &mut Exchange, mut tunnel: Tunnel) {
+        tunnel.machine.body_end(Ok(()), self.now, 0);
+        if let Step::Done(end) = tunnel.machine.step(self.now) {
+            self.shared.mesh.observe(&tunnel.machine, &end.report, || tunnel.form.asked(exchange, client));
+        }
+        self.lines.remove(tunnel.line);
+        client.closes = true;
+    }
+
+    /// Neither side has said anything for too long: who has gone without a word would hold its place for ever.
+    pub(super) fn late_tunnel(&mut self, client: &mut Client, exchange: &mut Exchange, tunnel: Tunnel) -> Flow {
+        self.counters().tunnel_timeouts.add(1);
+        self.end_tunnel(client, exchange, tunnel);
+        Flow::Over
+    }
+
     fn pass(&mut self, client: &mut Client, line: &mut Line, tunnel: &mut Tunnel) -> Flow {
+        let owed = client.output.len() + line.output.len();
+        let mut is_alive = client.until == Tick::NEVER;
         let (mut moved, mut turn) = (true, Turn::new());
         while moved {
             if turn.is_over() {
@@ -106,6 +121,10 @@ impl Loop {
                 client.output.push(line.input.rest(), &mut self.spare);
                 line.input.consume(line.input.len());
             }
+            is_alive |= moved;
+        }
+        if is_alive || client.output.len() + line.output.len() != owed {
+            client.until = self.timers.tick(self.now + self.shared.config.tunnel_idle_timeout_ms.duration());
         }
         Flow::Wait
     }

@@ -6,12 +6,17 @@ use crate::policy::breaker::{Control, Order};
 use crate::telemetry::events::Kind;
 
 impl Mesh {
-    /// Takes a service's circuit breaker in hand, or hands it back. Holds until told otherwise or until the mesh ends.
+    /// Takes a service's circuit breaker in hand, or hands it back. Holds until told otherwise or until the mesh ends, also when all instances
+    /// go and others come.
     ///
     /// # Errors
     /// [`RegistryError::NotFound`] when there is no such service.
     pub fn order_breaker(&self, service: &ServiceName, order: Order) -> Result<(), RegistryError> {
-        let cluster = self.inner.registry.find(service.as_str()).ok_or(RegistryError::NotFound)?;
+        let registry = &self.inner.registry;
+        registry.find(service.as_str()).ok_or(RegistryError::NotFound)?;
+        // Before the service is looked for, so that it holds for one that goes and comes back meanwhile.
+        registry.remember_order(service, order);
+        let Some(cluster) = registry.find(service.as_str()) else { return Ok(()) };
         let now = self.inner.clock.now();
         let (changed, transition, control, next) = cluster.look(|state| {
             let (changed, transition) = state.breaker.obey(order, now);

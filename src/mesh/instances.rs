@@ -16,7 +16,7 @@ use crate::telemetry::events::Kind;
 /// How long a registration waits for its host name to resolve,
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(2);
 /// and how long while another one does: names that never resolve must not hold everybody who serves registrations.
-const RESOLVE_HASTE: Duration = Duration::from_millis(50);
+const RESOLVE_HASTE: Duration = Duration::from_millis(250);
 
 /// Why a change of the registry was refused.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -100,7 +100,7 @@ pub(crate) struct Inner {
     /// Guarded: where the mesh itself listens, if nobody may be called there.
     own: Published<Arc<upstreams::Own>>,
     /// Guarded: registrations under way, by owner, where there is a limit.
-    claims: Locked<HashMap<Arc<str>, usize>>,
+    claims: Locked<HashMap<Arc<str>, Vec<Key>>>,
     /// Registrations that wait for a resolver.
     resolving: AtomicUsize,
     started: Instant,

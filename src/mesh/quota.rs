@@ -1,10 +1,13 @@
 //! How much one caller may take: calls of one service under way at once, and instances registered.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Mesh;
 use super::cluster::Cluster;
 use super::instances::RegistryError;
+use super::record::Key;
+use super::seat::Seat;
 use crate::model::{Limit, Registration};
 
 /// A caller's call under way, counted until it is dropped.
@@ -45,35 +48,40 @@ impl Drop for Share {
 pub(super) struct Claim<'a> {
     mesh: &'a Mesh,
     owner: Arc<str>,
+    key: Key,
 }
 
 impl Mesh {
     /// Claims a place for an instance, if its owner then has at most `most`. Two claims at once may refuse each other the last place, and never
-    /// both take it.
+    /// both take it. An instance that is claimed counts once, whether it is there or not: who registers again takes no place, and who goes
+    /// meanwhile leaves none.
     pub(super) fn claim(&self, registration: &Registration, most: Option<usize>) -> Result<Option<Claim<'_>>, RegistryError> {
         let Some((owner, most)) = registration.owner.clone().zip(most) else { return Ok(None) };
-        let under_way = self.inner.claims.with(|claims| {
-            let claimed = claims.entry(Arc::clone(&owner)).or_insert(0_usize);
-            *claimed += 1;
-            *claimed
+        let key = Key::Instance(registration.service.clone(), registration.id.clone());
+        let claimed: HashSet<Key> = self.inner.claims.with(|claims| {
+            let claimed = claims.entry(Arc::clone(&owner)).or_default();
+            claimed.push(key.clone());
+            claimed.iter().cloned().collect()
         });
-        let claim = Claim { mesh: self, owner };
-        let is_another = |other: &Registration| other.service != registration.service || other.id != registration.id;
-        let of_owner = |other: &Registration| other.owner.as_ref() == Some(&claim.owner) && is_another(other);
-        let count = |cluster: Arc<Cluster>| cluster.look(|state| state.seats.iter().filter(|seat| of_owner(&seat.registration)).count());
+        let claim = Claim { mesh: self, owner, key };
+        let of_owner = |other: &Registration| other.owner.as_ref() == Some(&claim.owner);
+        let is_claimed = |other: &Registration| claimed.contains(&Key::Instance(other.service.clone(), other.id.clone()));
+        let is_counted = |seat: &&Seat| of_owner(&seat.registration) && !is_claimed(&seat.registration);
+        let count = |cluster: Arc<Cluster>| cluster.look(|state| state.seats.iter().filter(is_counted).count());
         let there: usize = self.inner.registry.all().into_iter().map(count).sum();
-        if there + under_way > most { Err(RegistryError::Full(Limit::InstancesOfCaller)) } else { Ok(Some(claim)) }
+        if there + claimed.len() > most { Err(RegistryError::Full(Limit::InstancesOfCaller)) } else { Ok(Some(claim)) }
     }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         self.mesh.inner.claims.with(|claims| {
-            if let Some(claimed) = claims.get_mut(&self.owner) {
-                *claimed = claimed.saturating_sub(1);
-                if *claimed == 0 {
-                    claims.remove(&self.owner);
-                }
+            let Some(claimed) = claims.get_mut(&self.owner) else { return };
+            if let Some(at) = claimed.iter().position(|key| *key == self.key) {
+                claimed.swap_remove(at);
+            }
+            if claimed.is_empty() {
+                claims.remove(&self.owner);
             }
         });
     }

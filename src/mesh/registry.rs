@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 
 use super::cluster::Cluster;
 use super::record::Version;
-use crate::model::sync::Published;
+use crate::model::sync::{Locked, Published};
 use crate::model::{Invalid, Limit, ServiceName, shown};
+use crate::policy::breaker::Order;
 use crate::policy::{self, Policy};
-use crate::telemetry::events::Events;
+use crate::telemetry::events::{Events, Kind};
 
 /// All services.
 pub(super) struct Registry {
@@ -22,6 +23,8 @@ pub(super) struct Registry {
     services: Published<Arc<HashMap<ServiceName, Arc<Cluster>>>>,
     /// Guarded: the settings, layer by layer.
     layers: Published<Arc<Layers>>,
+    /// Guarded: what operators have ordered of circuit breakers and not taken back, also of services that have gone and may come back.
+    orders: Locked<HashMap<ServiceName, Order>>,
     max_services: usize,
     /// The last index any service has had.
     indices: Arc<AtomicU64>,
@@ -101,7 +104,8 @@ impl Layers {
 impl Registry {
     pub(super) fn new(layers: Layers, max_services: usize) -> Result<Self, Invalid> {
         layers.check()?;
-        Ok(Self { services: Published::default(), layers: Published::new(Arc::new(layers)), max_services, indices: Arc::default() })
+        let (services, layers) = (Published::default(), Published::new(Arc::new(layers)));
+        Ok(Self { services, layers, orders: Locked::default(), max_services, indices: Arc::default() })
     }
 
     /// One service.
@@ -131,14 +135,20 @@ impl Registry {
         let layers = self.layers();
         let policy = Arc::new(layers.policy(name).unwrap_or_default());
         let made = Arc::new(Cluster::new(name.clone(), (policy, layers.version), Arc::clone(events), Arc::clone(&self.indices), now));
+        // Whoever may register and deregister does not undo by that what an operator has ordered.
+        self.obey_again(&made, now);
         let cluster = self.services.update(|services| match services.get(name) {
             Some(other) => Ok(Arc::clone(other)),
             None if services.len() >= most => Err(Limit::Services),
             None => {
                 Arc::make_mut(services).insert(name.clone(), Arc::clone(&made));
-                Ok(made)
+                Ok(Arc::clone(&made))
             }
         })?;
+        if let Some(order) = self.obey_again(&cluster, now).filter(|_| Arc::ptr_eq(&cluster, &made)) {
+            let how = if order == Order::Disabled { "disabled" } else { "forced open" };
+            events.publish(Kind::Breaker, Some(name), None, format!("circuit breaker still {how} by an operator"));
+        }
         // Settings that changed meanwhile were applied to the services there were then.
         let latest = self.layers();
         if latest.version != layers.version
@@ -147,6 +157,29 @@ impl Registry {
             cluster.set_policy(Arc::new(policy), latest.version);
         }
         Ok(cluster)
+    }
+
+    /// Remembers what an operator orders of a service's circuit breaker, for as long as it is not taken back.
+    pub(super) fn remember_order(&self, service: &ServiceName, order: Order) {
+        let services = self.services.read(Arc::clone);
+        self.orders.with(|orders| {
+            if matches!(order, Order::Auto | Order::Reset) {
+                orders.remove(service);
+                return;
+            }
+            // Services that have gone make room for those that are there.
+            if orders.len() >= self.max_services && !orders.contains_key(service) {
+                orders.retain(|name, _| services.contains_key(name));
+            }
+            orders.insert(service.clone(), order);
+        });
+    }
+
+    /// Has a circuit breaker do what was ordered of it, if anything was.
+    fn obey_again(&self, cluster: &Cluster, now: Instant) -> Option<Order> {
+        let order = self.orders.with(|orders| orders.get(&cluster.name).copied())?;
+        cluster.look(|state| state.breaker.obey(order, now));
+        Some(order)
     }
 
     /// Whether there may be no further service.

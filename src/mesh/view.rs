@@ -407,7 +407,7 @@ pub(super) fn refused(counters: &ServiceCounters) -> RefusedReport {
     RefusedReport {
         circuit_open: counters.circuit_open.get(),
         no_healthy_instance: counters.no_instance.get(),
-        overloaded: of(&[Limit::Queue, Limit::QueueTimeout, Limit::Workers, Limit::CallerInFlight]),
+        overloaded: of(&[Limit::Queue, Limit::QueueTimeout, Limit::Workers, Limit::CallerInFlight, Limit::Files]),
         rate_limited: of(&[Limit::Rate, Limit::CallerRate]),
         fault_injected: counters.fault_injected.get(),
         not_allowed: counters.not_allowed.get(),

@@ -206,13 +206,20 @@ pub struct Caller {
 
 impl Caller {
     /// Runs `work` on the bytes by which callers are told apart: the name, else the address, of IPv6 the /64 that one host may fill. Calls
-    /// from within the process are one caller.
+    /// from within the process are one caller. Nobody without a name is one who has it: addresses begin with a byte that no text has.
     pub(crate) fn told_apart_by<R>(&self, work: impl FnOnce(&[u8]) -> R) -> R {
+        const ADDRESS: u8 = 0xff;
         match (&self.name, self.address) {
             (Some(name), _) => work(name.as_bytes()),
-            (None, Some(IpAddr::V4(ip))) => work(&ip.octets()),
-            (None, Some(IpAddr::V6(ip))) => work(ip.octets().split_at(8).0),
-            (None, None) => work(&[]),
+            (None, Some(IpAddr::V4(ip))) => {
+                let [a, b, c, d] = ip.octets();
+                work(&[ADDRESS, a, b, c, d])
+            }
+            (None, Some(IpAddr::V6(ip))) => {
+                let [a, b, c, d, e, f, g, h, ..] = ip.octets();
+                work(&[ADDRESS, a, b, c, d, e, f, g, h])
+            }
+            (None, None) => work(&[ADDRESS]),
         }
     }
 }
@@ -311,6 +318,19 @@ mod tests {
         for text in ["", "TRACE", "CONNECT", "PRI", "GET\r\nX: y", &"G".repeat(1000)] {
             assert!(Method::new(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn callers_without_a_name_are_told_apart_from_those_who_are_called_like_their_address() {
+        let named = |name: &str| Caller { name: Some(name.into()), address: None };
+        let from = |address: &str| Caller { name: None, address: address.parse().ok() };
+        let bytes = |caller: &Caller| caller.told_apart_by(<[u8]>::to_vec);
+        for (address, name) in [("97.112.112.49", "app1"), ("3132:3334:3536:3738::1", "12345678")] {
+            assert_ne!(bytes(&from(address)), bytes(&named(name)), "{address}");
+        }
+        assert_eq!(bytes(&from("2001:db8:1:2::3")), bytes(&from("2001:db8:1:2:ffff::")), "one host may fill a /64");
+        assert_ne!(bytes(&from("2001:db8:1:2::3")), bytes(&from("2001:db8:1:3::3")));
+        assert_ne!(bytes(&Caller::default()), bytes(&named("")));
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub enum ConnectFailure {
     NoAddress,
     /// The address is not allowed by policy.
     NotAllowed,
+    /// This machine has nothing left to make a connection with, such as descriptors; says nothing about the instance.
+    NoMeans,
     /// The TLS handshake failed. Says how.
     Tls(String),
 }
@@ -98,6 +100,7 @@ impl fmt::Display for ConnectFailure {
             Self::Unreachable => f.write_str("address unreachable"),
             Self::NoAddress => f.write_str("host name does not resolve"),
             Self::NotAllowed => f.write_str("address not allowed"),
+            Self::NoMeans => f.write_str("no descriptor left to connect with"),
             Self::Tls(why) => write!(f, "TLS handshake failed: {}", super::shown(why)),
         }
     }
@@ -118,6 +121,8 @@ pub enum Limit {
     CallerRate,
     /// `limits.maxInFlightPerCaller`: calls of one caller to one service under way.
     CallerInFlight,
+    /// Open files, as the system allows them: there was none left to connect with.
+    Files,
     /// Long polls waiting for a change.
     Watchers,
     /// `telemetry.maxTaps`: taps that are open.
@@ -134,7 +139,8 @@ pub enum Limit {
 
 impl Limit {
     /// Those that refuse calls.
-    pub const OF_CALLS: [Self; 6] = [Self::Queue, Self::QueueTimeout, Self::Workers, Self::Rate, Self::CallerRate, Self::CallerInFlight];
+    pub const OF_CALLS: [Self; 7] =
+        [Self::Queue, Self::QueueTimeout, Self::Workers, Self::Rate, Self::CallerRate, Self::CallerInFlight, Self::Files];
     /// Those that refuse other requests.
     pub const OF_THE_MESH: [Self; 5] = [Self::Watchers, Self::Taps, Self::Services, Self::Instances, Self::InstancesOfCaller];
 
@@ -147,6 +153,7 @@ impl Limit {
             Self::Rate => "rateLimit.ratePerSecond",
             Self::CallerRate => "rateLimit.perCaller.ratePerSecond",
             Self::CallerInFlight => "limits.maxInFlightPerCaller",
+            Self::Files => "open files",
             Self::Watchers => "maxWatchers",
             Self::Taps => "telemetry.maxTaps",
             Self::Buffers => "maxBufferedBytes",
@@ -234,6 +241,7 @@ impl Cause {
 impl From<Failure> for Cause {
     fn from(failure: Failure) -> Self {
         match failure {
+            Failure::Connect(ConnectFailure::NoMeans) => Self::Overloaded(Limit::Files),
             Failure::Connect(why) => Self::Connect(why),
             Failure::Stale { .. } | Failure::Reset => Self::Reset,
             Failure::Timeout => Self::Timeout,

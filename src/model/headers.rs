@@ -282,6 +282,12 @@ pub(crate) fn reads_as(name: &[u8], known: &[u8]) -> bool {
     name.len() == known.len() && name.iter().zip(known).all(same)
 }
 
+/// Whether an instance might take two fields for the same, as with [`reads_as`].
+pub(crate) fn read_alike(one: &str, other: &str) -> bool {
+    let read = |b: u8| if b == b'_' { b'-' } else { b.to_ascii_lowercase() };
+    one.len() == other.len() && one.bytes().map(read).eq(other.bytes().map(read))
+}
+
 /// Whether `text` is a token (RFC 9110 §5.6.2), as header names and methods are.
 pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.len() <= 256 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))

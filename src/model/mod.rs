@@ -22,10 +22,10 @@ pub use endpoint::Endpoint;
 pub(crate) use endpoint::decode_once;
 pub use error::{CallError, Cause, ConnectFailure, Failure, Invalid, Limit, Reason};
 pub use fallback::StaticAnswer;
-pub(crate) use headers::is_secret;
 pub use headers::{DAPR_API_TOKEN, Fields, Headers, TRACE_CONTEXT};
 #[cfg(feature = "server")]
 pub(crate) use headers::{is_hop_by_hop, is_of_mesh, is_only_ours, push_decimal, reads_as};
+pub(crate) use headers::{is_secret, read_alike};
 pub(crate) use instance::authority;
 pub use instance::{AdminState, HealthTarget, Host, Registration, Scheme, Weight};
 pub use name::{InstanceId, ServiceName};

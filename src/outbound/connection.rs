@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
 
@@ -104,18 +105,30 @@ fn connect_in_turn(addresses: &[SocketAddr], end: Instant) -> Result<(TcpStream,
         match TcpStream::connect_timeout(address, time) {
             Ok(stream) => return Ok((stream, *address)),
             Err(error) => {
+                let why = why_not(&error);
+                if why == ConnectFailure::NoMeans {
+                    return Err(why);
+                }
                 // A refusal says more than that another address is unreachable.
                 if last != ConnectFailure::Refused {
-                    last = match error.kind() {
-                        io::ErrorKind::ConnectionRefused => ConnectFailure::Refused,
-                        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ConnectFailure::TimedOut,
-                        _ => ConnectFailure::Unreachable,
-                    };
+                    last = why;
                 }
             }
         }
     }
     Err(last)
+}
+
+/// What an error of connecting means.
+pub fn why_not(error: &io::Error) -> ConnectFailure {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => ConnectFailure::NoMeans,
+        _ => match error.kind() {
+            io::ErrorKind::ConnectionRefused => ConnectFailure::Refused,
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ConnectFailure::TimedOut,
+            _ => ConnectFailure::Unreachable,
+        },
+    }
 }
 
 /// A failure on its way through ureq.

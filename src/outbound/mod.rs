@@ -7,7 +7,7 @@
 mod access_log;
 #[cfg(feature = "tls")]
 pub(crate) mod certificates;
-mod connection;
+pub mod connection;
 mod discovery;
 pub mod etcd;
 #[cfg(any(feature = "tls", feature = "etcd"))]

@@ -73,6 +73,7 @@ impl Transport for Ureq {
         match result {
             Ok(status) => CheckResult::of_status(&probe.config, status),
             Err(Failure::Timeout | Failure::Connect(ConnectFailure::TimedOut)) => CheckResult::TimedOut,
+            Err(Failure::Connect(ConnectFailure::NoMeans)) => CheckResult::NotMade,
             Err(_) => CheckResult::Unreachable,
         }
     }

@@ -50,11 +50,11 @@ impl Rules {
         let path = if path.is_empty() { "/" } else { path };
         let by_path = self.0.iter().any(|rule| !rule.path_prefixes.is_empty());
         if by_path && !is_plain(path) {
-            // Rules that are only tried out refuse nothing, this included.
-            return if self.0.iter().any(|rule| rule.action == Action::Deny) || !self.ends_in_audit() {
-                Action::Deny
-            } else {
+            // Rules that are only tried out refuse nothing, this included: not to those whom they let in whatever the path.
+            return if self.is_tried_out() && self.0.iter().any(|rule| rule.path_prefixes.is_empty() && rule.is_for(caller, method)) {
                 Action::Audit
+            } else {
+                Action::Deny
             };
         }
         // What is not plain has been refused, unless no rule is about paths.
@@ -62,8 +62,8 @@ impl Rules {
         self.0.iter().find(|rule| rule.covers(caller, method, &path)).map_or(Action::Deny, |rule| rule.action)
     }
 
-    fn ends_in_audit(&self) -> bool {
-        self.0.last().is_some_and(|rule| rule.action == Action::Audit)
+    fn is_tried_out(&self) -> bool {
+        self.0.last().is_some_and(|rule| rule.action == Action::Audit) && self.0.iter().all(|rule| rule.action != Action::Deny)
     }
 
     /// Whether there are none.
@@ -102,6 +102,11 @@ impl Rules {
 impl Rule {
     /// Whether it covers a call for a path, which is decoded.
     fn covers(&self, caller: Option<&str>, method: Method, path: &[u8]) -> bool {
+        self.is_for(caller, method) && (self.path_prefixes.is_empty() || self.path_prefixes.iter().any(|prefix| begins_with(path, prefix)))
+    }
+
+    /// Whether it covers such a call of `caller` for some path.
+    fn is_for(&self, caller: Option<&str>, method: Method) -> bool {
         let is_called = |rule: &String| match (rule.strip_suffix('*'), caller) {
             (_, None) => false,
             (Some(begin), Some(name)) => name.starts_with(begin),
@@ -109,7 +114,6 @@ impl Rule {
         };
         (self.callers.is_empty() || self.callers.iter().any(is_called))
             && (self.methods.is_empty() || method != Method::Other && self.methods.iter().any(|known| known == method.as_str()))
-            && (self.path_prefixes.is_empty() || self.path_prefixes.iter().any(|prefix| begins_with(path, prefix)))
     }
 }
 
@@ -221,6 +225,23 @@ mod tests {
         assert_eq!(rules.judge(Some("web"), Method::Get, "/api"), Action::Allow);
         assert_eq!(rules.judge(None, Method::Get, "/api"), Action::Audit);
         assert_eq!(rules.judge(None, Method::Get, "/x//y"), Action::Audit);
+    }
+
+    #[test]
+    fn a_rule_that_is_tried_out_on_some_lets_nobody_else_in_by_a_path_of_two_readings() {
+        let api = json!({"callers": ["web"], "pathPrefixes": ["/api"]});
+        for tried in [
+            json!({"callers": ["old"], "action": "audit"}),
+            json!({"methods": ["POST"], "action": "audit"}),
+            json!({"pathPrefixes": ["/new"], "action": "audit"}),
+        ] {
+            let rules = rules(&json!([api, tried]));
+            for path in ["/api", "/api;x", "/%61pi", "//api", "/x/../api", "/"] {
+                assert_eq!(rules.judge(Some("mallory"), Method::Get, path), Action::Deny, "{tried} {path}");
+            }
+        }
+        let rules = rules(&json!([api, {"callers": ["old"], "action": "audit"}]));
+        assert_eq!(rules.judge(Some("old"), Method::Get, "/api;x"), Action::Audit, "whom it is tried out on it still refuses nothing");
     }
 
     #[test]

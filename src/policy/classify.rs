@@ -100,6 +100,10 @@ pub fn classify(event: &Event<'_>, config: &Config, cut_short: bool) -> Meaning 
             Failure::Connect(ConnectFailure::TimedOut) | Failure::Timeout if cut_short => {
                 said(Outcome::Excluded, Outcome::Excluded, Again::Never, false)
             }
+            // The instance has not been asked.
+            Failure::Connect(ConnectFailure::NoMeans) => {
+                said(Outcome::Excluded, Outcome::Excluded, retried(RetryOn::Connect, Again::Always), false)
+            }
             Failure::Connect(_) => said(Outcome::Failure, Outcome::Failure, retried(RetryOn::Connect, Again::Always), false),
             Failure::Stale { written: false } => said(Outcome::Excluded, Outcome::Excluded, Again::Always, false),
             Failure::Stale { written: true } => said(Outcome::Excluded, Outcome::Excluded, Again::IfIdempotent, false),
@@ -158,6 +162,7 @@ mod tests {
                 failed(&Failure::Connect(ConnectFailure::TimedOut), true),
                 (Excluded, Excluded, Never, false),
             ),
+            ("nothing to connect with", failed(&Failure::Connect(ConnectFailure::NoMeans), false), (Excluded, Excluded, Always, false)),
             ("refused to a caller in a hurry", failed(&Failure::Connect(ConnectFailure::Refused), true), (Bad, Bad, Always, false)),
             ("stale, not written", failed(&Failure::Stale { written: false }, false), (Excluded, Excluded, Always, false)),
             ("stale, written", failed(&Failure::Stale { written: true }, false), (Excluded, Excluded, IfIdempotent, false)),

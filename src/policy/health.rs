@@ -66,11 +66,13 @@ pub enum CheckResult {
     Unreachable,
     /// No answer in time.
     TimedOut,
+    /// It could not be made, for want of a descriptor or the like: nothing is known that was not known before.
+    NotMade,
 }
 
 impl CheckResult {
     /// Every [`CheckResult::word`].
-    pub const WORDS: [&'static str; 4] = ["passed", "answered", "unreachable", "timed_out"];
+    pub const WORDS: [&'static str; 5] = ["passed", "answered", "unreachable", "timed_out", "not_made"];
 
     /// For metrics.
     pub const fn word(self) -> &'static str {
@@ -79,6 +81,7 @@ impl CheckResult {
             Self::Answered(_) => "answered",
             Self::Unreachable => "unreachable",
             Self::TimedOut => "timed_out",
+            Self::NotMade => "not_made",
         }
     }
 
@@ -96,6 +99,7 @@ impl CheckResult {
             Self::Answered(status) => format!("check answered {status}"),
             Self::Unreachable => "check got no connection".to_owned(),
             Self::TimedOut => "check timed out".to_owned(),
+            Self::NotMade => "check could not be made".to_owned(),
         }
     }
 }
@@ -132,6 +136,9 @@ impl Health {
     /// Takes in one check. `recent_success`: a call to the instance has succeeded within the last interval. Answers whether the verdict
     /// changed.
     pub fn record(&mut self, config: &Config, result: CheckResult, recent_success: bool) -> bool {
+        if result == CheckResult::NotMade {
+            return false;
+        }
         let passed = result == CheckResult::Passed;
         let first = !self.checked;
         self.checked = true;
@@ -184,7 +191,7 @@ pub fn is_recent(config: &Config, last: Option<Instant>, now: Instant) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::CheckResult::{Answered, Passed, TimedOut, Unreachable};
+    use super::CheckResult::{Answered, NotMade, Passed, TimedOut, Unreachable};
     use super::*;
 
     /// Feeds results and gives the verdicts after each.
@@ -214,6 +221,18 @@ mod tests {
         assert_eq!(verdicts(&mut health.clone(), &[(TimedOut, true), (TimedOut, true), (TimedOut, true)]), [true, true, false]);
         assert_eq!(verdicts(&mut health.clone(), &[(Answered(503), true), (Answered(503), true)]), [true, false]);
         assert_eq!(verdicts(&mut health, &[(TimedOut, true), (Passed, false), (TimedOut, true), (TimedOut, true)]), [true; 4]);
+    }
+
+    #[test]
+    fn a_check_that_could_not_be_made_changes_nothing() {
+        let mut health = Health::registered(None);
+        assert_eq!(verdicts(&mut health, &[(NotMade, false); 5]), [true; 5]);
+        assert_eq!(
+            verdicts(&mut health, &[(Unreachable, false), (NotMade, false)]),
+            [false; 2],
+            "the first one that was made decides alone"
+        );
+        assert_eq!(health.last(), Some(Unreachable));
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! | 503 of another mesh (`x-mesh-reason`) without `x-mesh-not-sent: true` | failure | failure | idempotent only | `upstream_status` |
 //! | any other 5xx | failure | failure | no | `upstream_status` |
 //! | no connection | failure | failure | any method, at once if an untried instance is available | `upstream_connect` |
+//! | no descriptor left to connect with | excluded | excluded | any method | `overloaded` |
 //! | connection broken | failure | failure | idempotent only | `upstream_reset` |
 //! | attempt timed out | failure | failure | idempotent only | `upstream_timeout` |
 //! | attempt cut short by the caller's own limit | excluded | excluded | no time left | `deadline_exceeded` |

@@ -109,19 +109,29 @@ fn is_plain(base: IpAddr) -> Result<(), IpAddr> {
     if plain == base { Ok(()) } else { Err(plain) }
 }
 
+/// Metadata services that are not link-local: those of Alibaba Cloud, Azure (the wire server) and Oracle Cloud Classic.
+const METADATA_V4: [Ipv4Addr; 3] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(192, 0, 0, 192)];
+/// Those of Google Cloud, Oracle Cloud, Scaleway, Linode and Alibaba Cloud. Amazon's, which hands out the identities of pods as well, has the block fd00:ec2::/32.
+const METADATA_V6: [Ipv6Addr; 5] = [
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+    Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1),
+    Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200),
+];
+
 /// What no policy can allow: places that are not hosts, and the metadata services of cloud providers.
 fn never(ip: IpAddr) -> Option<&'static str> {
-    const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
     match ip {
         IpAddr::V4(v4) if v4.is_link_local() => Some("link-local"),
         IpAddr::V4(v4) if v4.octets().first() == Some(&0) => Some("in 0.0.0.0/8"),
         IpAddr::V4(v4) if v4.is_multicast() => Some("multicast"),
         IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
-        IpAddr::V4(v4) if v4.octets() == [100, 100, 100, 200] => Some("a cloud metadata service"),
+        IpAddr::V4(v4) if METADATA_V4.contains(&v4) => Some("a cloud metadata service"),
         IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("link-local"),
         IpAddr::V6(v6) if v6.is_unspecified() => Some("the unspecified address"),
         IpAddr::V6(v6) if v6.is_multicast() => Some("multicast"),
-        IpAddr::V6(v6) if v6 == METADATA_V6 => Some("a cloud metadata service"),
+        IpAddr::V6(v6) if matches!(v6.segments(), [0xfd00, 0xec2, ..]) || METADATA_V6.contains(&v6) => Some("a cloud metadata service"),
         IpAddr::V4(_) | IpAddr::V6(_) => None,
     }
 }
@@ -270,10 +280,19 @@ mod tests {
             "64:ff9b:1::a9fe:a9fe",
             "2002:a9fe:a9fe::1",
             "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd20:ce::254",
+            "fd00:c1::a9fe:a9fe",
+            "fd00:42::42",
+            "fd00:a9fe:a9fe::1",
+            "fd00:100::100:200",
+            "168.63.129.16",
+            "::ffff:168.63.129.16",
+            "192.0.0.192",
         ] {
             assert!(!judge(&config, "x", ip, 80), "{ip}");
         }
-        for ip in ["127.0.0.1", "::1", "10.1.2.3", "8.8.8.8", "2001:db8::1"] {
+        for ip in ["127.0.0.1", "::1", "10.1.2.3", "8.8.8.8", "2001:db8::1", "168.63.129.17", "fd00:ec3::254", "fd20:ce::253"] {
             assert!(judge(&config, "x", ip, 80), "{ip}");
         }
     }

@@ -23,11 +23,8 @@ pub fn read(path: &Path) -> Result<Tokens, Invalid> {
     Tokens::parse(&text).map_err(|why| fault(format!("is not a token file: {why}")))
 }
 
-/// The text of a token file.
-///
-/// # Errors
-/// When it cannot be read, is no plain file, or is not its owner's alone.
-pub fn text(path: &Path) -> io::Result<String> {
+/// The text of a token file, which is an error when it cannot be read, is no plain file, or is not its owner's alone.
+fn text(path: &Path) -> io::Result<String> {
     // A link would lead to a file whose owner nobody has looked at, and a pipe would never end.
     let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
     let file = File::from(opened.map_err(|error| match error {
@@ -54,31 +51,38 @@ fn judge(mode: u32, owner: u32, us: u32) -> Result<(), String> {
     if owner == us || is_lent { Ok(()) } else { Err("it belongs to somebody else".to_owned()) }
 }
 
-/// Replaces a token file, at once and for good.
+/// Changes a token file, at once and for good, into what `change` makes of its text; of none where it is not there yet. Nobody else changes it
+/// meanwhile: who comes second is refused.
 ///
 /// # Errors
-/// When it cannot be written; it is then as it was.
-pub fn write(path: &Path, text: &str) -> io::Result<()> {
+/// What `change` says, or when the file cannot be read or written; it is then as it was.
+pub fn change<E: From<io::Error>>(path: &Path, change: impl FnOnce(&str) -> Result<String, E>) -> Result<(), E> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    });
-    if let Err(error) = written {
-        if error.kind() == io::ErrorKind::AlreadyExists {
+    // Before anything is read, since it keeps others out.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
             let beside = shown(&Path::new(&beside).display().to_string());
-            return Err(io::Error::other(format!(
-                "{beside} is there: somebody is writing it just now, or was interrupted; then remove it"
-            )));
+            io::Error::other(format!("{beside} is there: somebody is writing it just now, or was interrupted; then remove it"))
         }
+        _ => error,
+    })?;
+    let written = || -> Result<(), E> {
+        let before = match text(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            before => before?,
+        };
+        file.write_all(change(&before)?.as_bytes())?;
+        file.sync_all()?;
+        Ok(fs::rename(&beside, path)?)
+    };
+    if let Err(error) = written() {
         // Whatever is left of it is worth nothing.
         let _ = fs::remove_file(&beside);
         return Err(error);
     }
-    File::open(folder)?.sync_all()
+    Ok(File::open(folder)?.sync_all()?)
 }
 
 #[cfg(test)]

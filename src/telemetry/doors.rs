@@ -99,6 +99,8 @@ door_counters! {
     body_timeouts;
     /// Connections closed after `idleTimeoutMs` without a request.
     idle_timeouts;
+    /// WebSockets ended after `tunnelIdleTimeoutMs` of silence.
+    tunnel_timeouts;
     /// Answers not taken within `writeTimeoutMs`.
     write_timeouts;
     /// Answers that broke off, so that the connection was reset.

@@ -131,7 +131,7 @@ const TABLE: &[Row] = &[
             out.by("state", word, service.instances.iter().filter(|instance| instance.now.standing == standing).count());
         }
     })),
-    counter("weft_health_checks_total", "Checks of instances, by what came of them: passed, answered with a status that does not pass, unreachable, timed_out.", Of::Service(|service, out| {
+    counter("weft_health_checks_total", "Checks of instances, by what came of them: passed, answered with a status that does not pass, unreachable, timed_out, not_made for want of a descriptor.", Of::Service(|service, out| {
         service.counters.checks().for_each(|(result, count)| out.by("result", result, count));
     })),
     gauge("weft_registry_state", "Whether what is known of a shared registry is current, or stale: then changes of others are not known.", Of::Mesh(|mesh, out| {

@@ -6,12 +6,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::program::Weft;
 use crate::support::client::{Client, request};
 use crate::support::eventually;
-use crate::support::upstream::{Upstream, ok};
+use crate::support::upstream::{Act, Upstream, answer, ok};
 use crate::wire::{Ending, Wire};
 
 /// Two loops and four workers wherever this runs, so that what it costs is the same everywhere.
@@ -234,6 +234,63 @@ fn without_descriptors_who_comes_is_turned_away_who_is_inside_is_served_and_noth
     assert!(left.elapsed() < Duration::from_secs(2), "{:?}", left.elapsed());
     assert!(doors(&weft)["acceptErrors"].as_u64().expect("a number") >= 1);
     assert!(weft.err().matches("cannot accept").count() <= 5, "{}", weft.err());
+    is_well(&mut weft);
+}
+
+#[test]
+fn without_a_descriptor_to_connect_with_a_call_is_refused_and_no_instance_is_blamed() {
+    let mut weft = Weft::start_under("ulimit -n 48", &small(&[]));
+    let (kept, closed) = (Upstream::named("kept"), Upstream::start(|_| Act::Say(answer(200, &[("connection", "close")], b"closed"))));
+    let mut inside = Client::connect(weft.at()).expect("a connection");
+    let mut ask =
+        |method: &str, target: &str, body: &Value| inside.ask(method, target, &[], body.to_string().as_bytes()).expect("answered");
+    let call = |service: &str| json!({"serviceName": service, "endpoint": "/"});
+    let policy = json!({"retry": {"maxRetries": 0}, "healthCheck": {"intervalMs": 20}});
+    for service in ["closed", "checked"] {
+        ask("PUT", &format!("/services/{service}/policy"), &policy).with_status(200);
+    }
+    weft.register("kept", &kept);
+    weft.register("closed", &closed);
+    ask("POST", "/invoke", &call("kept")).with_status(200);
+    let mut clients = Vec::new();
+    eventually("no descriptor is left", || {
+        clients.extend((0..10).map(|_| Wire::to(weft.at())));
+        (ask("GET", "/metrics", &Value::Null).json()["doors"]["acceptErrors"] != json!(0)).then_some(())
+    });
+    // What is kept for later makes way; and then who waits takes what becomes free.
+    ask("POST", "/invoke", &call("closed")).with_status(200);
+    let mut refused = 0;
+    eventually("there is nothing left to connect with", || {
+        clients.extend((0..10).map(|_| Wire::to(weft.at())));
+        let answer = ask("POST", "/invoke", &call("closed"));
+        if answer.status == 503 {
+            let found = (answer.reason(), answer.json()["limit"].clone(), answer.header("x-mesh-not-sent").map(str::to_owned));
+            assert_eq!(found, ("overloaded".to_owned(), json!("open files"), Some("true".to_owned())));
+            refused += 1;
+        }
+        (refused == 10).then_some(())
+    });
+    let url = format!("http://{}/health", closed.at);
+    let checked = json!({"name": "checked", "id": "i", "host": "127.0.0.1", "port": closed.port(), "healthCheckUrl": url});
+    ask("POST", "/register", &checked).with_status(200);
+    eventually("a check cannot be made either", || {
+        clients.extend((0..10).map(|_| Wire::to(weft.at())));
+        let text = ask("GET", "/metrics/prometheus", &Value::Null).text();
+        (!text.contains("weft_health_checks_total{service=\"checked\",result=\"not_made\"} 0")).then_some(())
+    });
+    for service in ["closed", "checked"] {
+        let instance = ask("GET", &format!("/services/{service}"), &Value::Null).json()["instances"][0].clone();
+        assert_eq!((&instance["healthy"], &instance["failureCount"]), (&json!(true), &json!(0)), "{instance}");
+    }
+    let refusals = ask("GET", "/metrics", &Value::Null).json()["services"]["closed"]["refused"].clone();
+    for (count, times) in [(&refusals["byLimit"]["open files"], 10), (&refusals["overloaded"], 10), (&refusals["circuitOpen"], 0)] {
+        assert_eq!(*count, json!(times), "{refusals}");
+    }
+    drop(clients);
+    eventually("there is room again", || {
+        Client::connect(weft.at()).ok()?.ask("GET", "/health", &[], b"").ok().filter(|answer| answer.status == 200)
+    });
+    ask("POST", "/invoke", &call("closed")).with_status(200);
     is_well(&mut weft);
 }
 

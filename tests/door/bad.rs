@@ -126,6 +126,8 @@ pub(crate) fn bodies(line: &str) -> Vec<Vector> {
         ("a folded trailer", "0\r\nX-A: b\r\n c\r\n\r\n"),
         ("a trailer with a blank before the colon", "0\r\nX-A : b\r\n\r\n"),
         ("a trailer without a colon", "0\r\nX-A\r\n\r\n"),
+        ("a length in the trailers", "0\r\nContent-Length: 3\r\n\r\n"),
+        ("a caller in the trailers", "0\r\nX-A: b\r\nX_Mesh-Caller: root\r\n\r\n"),
         ("a bare line feed in the trailers", "0\r\nX-A: b\nX-C: d\r\n\r\n"),
     ];
     let mut all: Vec<Vector> =
@@ -141,6 +143,7 @@ pub(crate) fn bodies(line: &str) -> Vec<Vector> {
 pub(crate) fn everywhere() -> Vec<Vector> {
     let all: Vec<(&'static str, Vec<u8>, u16)> = vec![
         ("a method with an at sign", b"G@T /health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
+        ("a method in small letters with an at sign", b"g@t /health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
         ("a zero byte in the method", b"G\0T /health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
         ("no method", b" /health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
         ("only a path", b"/health\r\n\r\n".to_vec(), 400),
@@ -152,6 +155,9 @@ pub(crate) fn everywhere() -> Vec<Vector> {
         ("a greeting of SSH", b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(), 400),
         ("an asterisk that is not of OPTIONS", b"GET * HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
         ("a URL without a path", b"GET http://localhost HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
+        ("a URL without a host", b"GET http:///health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
+        ("a URL with a user", b"GET http://a@localhost/health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
+        ("a URL with a query where its host should be", b"GET http://a?b/health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
         ("a URL of another scheme", b"GET ftp://localhost/health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
         ("an early zero byte", b"\0GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
         (

@@ -6,7 +6,7 @@ use weft::model::Reason;
 use weft::policy::breaker::{Control, Order, Status};
 use weft::telemetry::events::Kind;
 
-use super::world::{Act, Gate, World, answer, ok, post, service, together};
+use super::world::{Act, Gate, World, answer, id, ok, post, service, together};
 
 fn order(world: &World, order: Order) {
     world.mesh.order_breaker(&service("users"), order).expect("registered");
@@ -113,6 +113,27 @@ fn a_reset_closes_it_at_once_and_the_same_order_twice_is_no_news() {
     order(&world, Order::Auto);
     assert_eq!(world.mesh.events(0).next, before);
     assert_eq!(world.mesh.order_breaker(&service("nobody"), Order::Reset), Err(RegistryError::NotFound));
+}
+
+#[test]
+fn an_order_holds_also_when_every_instance_goes_and_registers_again() {
+    let world = plain([answer(500)]);
+    let again = || {
+        world.mesh.deregister(&service("users"), &id("a")).expect("known");
+        world.register("a", |_| ());
+    };
+    for (given, control) in [(Order::ForcedOpen, Control::ForcedOpen), (Order::Disabled, Control::Disabled)] {
+        order(&world, given);
+        let sent = world.sent();
+        again();
+        assert_eq!(world.explain().breaker_control, control);
+        world.get().expect_err("refused, or it fails");
+        assert_eq!(world.sent() - sent, usize::from(given == Order::Disabled));
+    }
+    assert_eq!(breaker_events(&world).last().map(String::as_str), Some("circuit breaker still disabled by an operator"));
+    order(&world, Order::Auto);
+    again();
+    assert_eq!((world.breaker(), world.explain().breaker_control), (Status::Closed, Control::Auto));
 }
 
 #[test]

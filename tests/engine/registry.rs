@@ -1,9 +1,13 @@
 //! The registry: who is there, what lives on, and what a refusal leaves untouched.
 
+use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use weft::mesh::RegistryError;
-use weft::model::{AdminState, HealthTarget, Limit, Reason, Weight};
+use weft::mesh::ports::Resolver;
+use weft::model::{AdminState, HealthTarget, Host, Limit, Reason, Weight};
 use weft::policy::health::CheckResult;
 use weft::telemetry::events::Kind;
 use weft::{Call, Registration};
@@ -225,4 +229,50 @@ fn calls_go_on_while_instances_come_and_go() {
         }
     });
     world.is_at_rest();
+}
+
+/// While this name is looked up, something else happens.
+#[derive(Clone, Default)]
+struct Meanwhile(Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>);
+
+impl Resolver for Meanwhile {
+    fn resolve(&self, host: &Host, _: Duration) -> Vec<IpAddr> {
+        if let (Host::Name(_), Some(happens)) = (host, self.0.get()) {
+            happens();
+        }
+        vec![IpAddr::from([10, 0, 0, 1])]
+    }
+}
+
+#[test]
+fn whoever_has_as_many_instances_as_allowed_may_register_them_again_at_once_and_no_others() {
+    let meanwhile = Meanwhile::default();
+    let resolver = meanwhile.clone();
+    let world = World::built(|builder| builder.resolver(resolver));
+    let owned = |instance: &str, host: &str| {
+        let registration = Registration::new(SERVICE, instance, host, 80).expect("a registration");
+        Registration { owner: Some("ci".into()), ..registration }
+    };
+    let register = {
+        let world = world.clone();
+        move |registration: Registration| world.mesh.register_within(registration, Some(2))
+    };
+    for instance in ["a", "b"] {
+        register(owned(instance, "10.0.0.1")).expect("there is room");
+    }
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (results, again, other) = (Arc::clone(&seen), register.clone(), world.clone());
+    let happens = move || {
+        let mut all = results.lock().expect("no panic");
+        all.push(again(owned("b", "10.0.0.1")));
+        other.mesh.deregister(&service(SERVICE), &id("a")).expect("known");
+        all.push(again(owned("c", "10.0.0.1")));
+    };
+    assert!(meanwhile.0.set(Box::new(happens)).is_ok());
+    register(owned("a", "slow.test")).expect("it was there before");
+    let full = Err(RegistryError::Full(Limit::InstancesOfCaller));
+    assert_eq!(*seen.lock().expect("no panic"), [Ok(()), full.clone()]);
+    assert_eq!(register(owned("c", "10.0.0.1")), full);
+    world.mesh.deregister(&service(SERVICE), &id("a")).expect("known");
+    register(owned("c", "10.0.0.1")).expect("there is room again");
 }

@@ -54,25 +54,59 @@ pub fn response_head(input: &[u8]) {
     }
 }
 
-/// A body in chunks.
+/// A body in chunks, of an answer or of a request.
 pub fn chunks(input: &[u8]) {
+    for begin in [Body::new as fn(Framing) -> Body, Body::of_request] {
+        chunks_of(begin, input);
+    }
+}
+
+fn chunks_of(begin: fn(Framing) -> Body, input: &[u8]) {
+    let decode = |input: &[u8], step: usize| decode(begin(Framing::Chunked), input, step);
     let whole = decode(input, input.len().max(1));
     for step in [1, 2, 3, 7, 64] {
         assert_eq!(decode(input, step), whole, "in pieces of {step}");
     }
-    let passed = Body::new(Framing::Chunked).pass(input);
+    let passed = begin(Framing::Chunked).pass(input);
     match whole.end {
         Err(fault) => assert_eq!(passed, Err(fault)),
         Ok(is_done) => {
             assert_eq!(passed, Ok(whole.taken));
             assert!(whole.taken <= input.len() && (is_done || whole.taken == input.len()));
             if is_done {
+                assert_eq!(plainly(input), Some((whole.data.clone(), whole.taken)), "as its definition reads");
                 let mut again = format!("{:x}\r\n", whole.data.len()).into_bytes();
                 again.extend_from_slice(&whole.data);
                 again.extend_from_slice(if whole.data.is_empty() { b"\r\n" } else { b"\r\n0\r\n\r\n" });
                 let anew = decode(&again, again.len());
                 assert_eq!((anew.data, anew.taken, anew.end), (whole.data, again.len(), Ok(true)));
             }
+        }
+    }
+}
+
+/// The data of a body in chunks that is here whole, and how long the body is, by its definition (RFC 9112 §7.1).
+fn plainly(input: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let line = |at: usize| input.get(at..)?.windows(2).position(|end| end == b"\r\n").and_then(|length| input.get(at..at + length));
+    let (mut data, mut at) = (Vec::new(), 0);
+    loop {
+        let size = line(at)?;
+        at += size.len() + 2;
+        let digits = size.split(|byte| *byte == b';').next().filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+        let size = usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        if size == 0 {
+            break;
+        }
+        data.extend_from_slice(input.get(at..at.checked_add(size)?)?);
+        at += size;
+        line(at).filter(|rest| rest.is_empty())?;
+        at += 2;
+    }
+    loop {
+        let trailer = line(at)?;
+        at += trailer.len() + 2;
+        if trailer.is_empty() {
+            return Some((data, at));
         }
     }
 }
@@ -85,8 +119,8 @@ struct Decoded {
     end: Result<bool, Fault>,
 }
 
-fn decode(input: &[u8], step: usize) -> Decoded {
-    let (mut body, mut data, mut taken) = (Body::new(Framing::Chunked), Vec::new(), 0);
+fn decode(mut body: Body, input: &[u8], step: usize) -> Decoded {
+    let (mut data, mut taken) = (Vec::new(), 0);
     for part in input.chunks(step) {
         let mut rest = part;
         while !body.is_done() && !rest.is_empty() {

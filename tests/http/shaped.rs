@@ -63,6 +63,17 @@ fn a_rewritten_path_and_changed_fields_are_what_the_instance_gets() {
 }
 
 #[test]
+fn what_a_route_sets_or_removes_no_caller_says_in_a_spelling_that_instances_take_for_the_same() {
+    let (house, one, two) = two_versions(&json!({"routes": [{"setHeaders": {"X-Tenant": "ours"}, "removeHeaders": ["x-secret"]}]}));
+    for (way, answer) in by_each_way(&house, "/", &[("x_tenant", "theirs"), ("X_Secret", "s"), ("x_kept", "k")]) {
+        answer.with_status(200);
+        let asked = [one.asked(), two.asked()].concat().pop().expect("a request");
+        let names = ["x-tenant", "x_tenant", "x_secret", "x_kept"].map(|name| asked.header(name));
+        assert_eq!(names, [Some("ours"), None, None, Some("k")], "{way}");
+    }
+}
+
+#[test]
 fn a_fault_holds_calls_up_and_fails_them_as_the_route_says() {
     let (house, one, two) = two_versions(&json!({"routes": [
         {"match": {"pathExact": "/slow"}, "fault": {"delayMs": 60}},

@@ -52,6 +52,17 @@ fn services_and_instances_are_listed_in_columns_and_as_json() {
 }
 
 #[test]
+fn an_instance_with_all_the_labels_it_may_have_does_not_get_in_the_way_of_a_list() {
+    let (weft, _upstream, url) = house();
+    let labels: serde_json::Map<String, Value> = (0..64).map(|n| (format!("k{n}"), "\u{1b}".repeat(1024).into())).collect();
+    weft.post("/register", &json!({"name": "s", "id": "i", "host": "127.0.0.1", "port": 9, "metadata": labels})).with_status(200);
+    let text = said(&["instances", "--url", &url]);
+    assert!(text.lines().count() == 3 && text.contains("users") && text.contains("k0=\\u{1b}"), "{text}");
+    assert!(text.len() < 2_000, "{} bytes", text.len());
+    said(&["services", "--url", &url]);
+}
+
+#[test]
 fn explain_says_why_and_what_is_next() {
     let (weft, _upstream, url) = house();
     weft.post("/register", &json!({"name": "users", "id": "j", "host": "127.0.0.1", "port": 9, "healthy": false})).with_status(200);

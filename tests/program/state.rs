@@ -191,6 +191,9 @@ fn fills_up(mut weft: Weft, state: &str, make_room: impl FnOnce(&Weft)) {
     for _ in 0..3 {
         assert_eq!(weft.call("called", "/").with_status(200).text(), "hello");
     }
+    let refused = weft.post("/register", &json!({"name":"s","id":"full","host":"127.0.0.1","port":9,"metadata":{"x":"x".repeat(1_000)}}));
+    assert_eq!(refused.clone().with_status(503).reason(), "registry_unavailable");
+    assert!(!refused.text().contains(state), "where it is kept is nobody's business: {}", refused.text());
     assert_eq!(fill(&weft, 1), Vec::<String>::new(), "it stays full");
     make_room(&weft);
     weft.post("/register", &json!({"name":"s","id":"after","host":"127.0.0.1","port":9})).with_status(200);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::house::House;
 use crate::support::upstream::{Act, Upstream, answer, status};
 
-/// The SDK and all it needs, to the version.
+/// The SDK and all it needs, to the version and the digest.
 const REQUIREMENTS: &str = include_str!("requirements.txt");
 
 fn here(name: &str) -> PathBuf {
@@ -18,8 +18,8 @@ fn here(name: &str) -> PathBuf {
 
 /// A Python that has the SDK: made once, below the build directory, and made anew when the requirements change.
 fn python() -> PathBuf {
-    let version: String = REQUIREMENTS.lines().filter(|line| line.starts_with("dapr==")).collect();
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&version);
+    let version = REQUIREMENTS.split_whitespace().find(|word| word.starts_with("dapr==")).expect("the SDK");
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(version);
     let (python, mark) = (place.join("bin/python"), place.join("requirements.txt"));
     if fs::read_to_string(&mark).is_ok_and(|made| made == REQUIREMENTS) && python.exists() {
         return python;
@@ -30,7 +30,17 @@ fn python() -> PathBuf {
     assert!(made.status.success(), "no virtual environment can be made; install python3-venv: {}", said(&made));
     let requirements = here("requirements.txt");
     let installed = Command::new(&python)
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:", "--requirement"])
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--only-binary",
+            ":all:",
+            "--require-hashes",
+            "--requirement",
+        ])
         .arg(&requirements)
         .output()
         .expect("the Python of the virtual environment");

@@ -70,6 +70,19 @@ fn a_body_in_chunks_stays_in_chunks_with_its_extensions_and_trailers() {
 }
 
 #[test]
+fn a_trailer_that_says_what_only_a_head_may_never_comes_to_be_part_of_a_whole_request() {
+    let house = House::new();
+    let stage = Stage::of(&house);
+    let mut client = Wire::to(&house);
+    client.send(head("POST /proxy/s/up", &["Transfer-Encoding: chunked"]) + "5\r\nhello\r\n0\r\nX-Sum: 1\r\nX-Mesh-Call");
+    let mut instance = stage.accept();
+    let arrived = instance.head();
+    client.send("er: root\r\n\r\n");
+    instance.try_body(&arrived, false).expect_err("it does not end");
+    client.answer().with_status(400);
+}
+
+#[test]
 fn fields_keep_their_order_their_case_and_their_duplicates() {
     let fields =
         ["X-One: 1", "accept: a/b", "x-one: 2", "COOKIE: a=b", "X-ONE: 1", "Accept: c/d;q=0.1,  e/f", "X-Empty:", "X-Bytes: caf\u{e9}"];

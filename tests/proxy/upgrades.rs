@@ -1,5 +1,9 @@
 //! WebSockets: a handshake that passes through, and then bytes in both directions, unread; and every other wish to switch.
 
+use weft::Mesh;
+use weft::model::settings::Millis;
+use weft::server::Config;
+
 use crate::house::House;
 use crate::support::eventually;
 use crate::support::upstream::answer;
@@ -125,6 +129,22 @@ fn a_side_that_goes_away_takes_the_other_with_it() {
         left.end();
         eventually("nothing is left of it", || (house.metrics()["services"]["s"]["inFlight"] == 0).then_some(()));
     }
+}
+
+#[test]
+fn a_silent_tunnel_ends_and_gives_its_place_back_and_one_that_speaks_goes_on() {
+    let house = House::of(Mesh::builder(), Config { tunnel_idle_timeout_ms: Millis(1_000), ..Config::default() });
+    let (mut speaks, mut instance) = tunnel(&house);
+    let (mut silent, mut other) = tunnel(&house);
+    eventually("the silent one has ended", || {
+        speaks.send("ping");
+        instance.expect("ping");
+        (house.metrics()["doors"]["tunnelTimeouts"] == 1).then_some(())
+    });
+    assert_eq!((silent.end(), other.end()), ((Ended::Closed, 0), (Ended::Closed, 0)));
+    instance.send("pong");
+    speaks.expect("pong");
+    assert_eq!(house.metrics()["services"]["s"]["inFlight"], 1);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
-use crate::support::client::Client;
+use crate::support::client::{Client, request};
 use crate::support::eventually;
 use crate::support::papers::{Pair, Papers};
 use crate::support::sleeve::Sleeve;
@@ -89,10 +89,29 @@ fn a_changed_authority_ends_sessions_that_could_be_resumed() {
     weft.said("no tokens: whoever has a certificate may use it");
     let client = papers.client(Some(&papers.issue("client", "DNS:client")));
     ask(weft.at(), &client, "/health").expect("answered").with_status(200);
+    let come = || Client::of(talk(weft.at(), &client).expect("a handshake"));
+    let [mut idle, mut taps, mut waits] = [come(), come(), come()];
+    idle.ask("GET", "/health", &[], b"").expect("answered").with_status(200);
+    taps.send(b"GET /tap HTTP/1.0\r\nhost: localhost\r\n\r\n").expect("sent");
+    taps.receive(true).expect("open").with_status(200);
+    let registration = json!({"name": "s", "id": "i", "host": "127.0.0.1", "port": 9}).to_string();
+    idle.ask("POST", "/register", &[], registration.as_bytes()).expect("answered").with_status(200);
+    let seen = idle.ask("GET", "/services/s", &[], b"").expect("answered");
+    let poll = format!("/services/s?index={}&wait=60s", seen.header("x-mesh-index").expect("an index"));
+    waits.send(&request("GET", &poll, &[], b"")).expect("sent");
+
+    // Certificates that are read anew, and judge as those before, disturb nobody.
+    weft.signal("HUP");
+    weft.logged("configuration reloaded");
+    idle.ask("GET", "/health", &[], b"").expect("who is here stays").with_status(200);
 
     fs::copy(&others.ca, &authorities).expect("copied");
     weft.signal("HUP");
     eventually("who was known is known no more", || ask(weft.at(), &client, "/health").is_err().then_some(()));
+    assert!(idle.is_at_end(), "as after any last answer");
+    for (what, mut gone) in [("a tap", taps), ("a long poll", waits)] {
+        assert!(gone.receive(true).is_err(), "{what} says nothing more");
+    }
 }
 
 #[test]

@@ -73,6 +73,10 @@ fn strange_names_do_not_get_into_logs_metrics_or_series() {
         ask("POST", "/register", &json!({"name": name, "id": "i", "host": "127.0.0.1", "port": 9})).with_status(400);
         ask("POST", "/register", &json!({"name": "s", "id": name, "host": "127.0.0.1", "port": 9})).with_status(400);
     }
+    let logged = weft.err();
+    assert!(!["up 0", "[31m", "{\"level"].iter().any(|part| logged.contains(part)), "refusals are counted, not logged: {logged}");
+    let scraped = weft.get("/metrics/prometheus").text();
+    assert!(scraped.lines().all(|line| ["# ", "weft_", "process_"].iter().any(|begin| line.starts_with(begin))), "{scraped}");
     let before = weft.get("/metrics").text().lines().count();
     for n in 0..300 {
         let unknown = ask("POST", "/invoke", &json!({"serviceName": format!("nobody-{n}"), "endpoint": "/"}));

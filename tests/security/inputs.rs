@@ -47,12 +47,17 @@ pub(crate) const BAD_ENDPOINTS: &[&str] = &[
     "/../x",
     "/%2e%2e/x",
     "/x/%2E./y",
+    "/..%2fx",
+    "/x/%2e%2e%2Fy",
     "/a\\b",
     "/a%5cb",
     "/a%0d%0aX:y",
     "/a\r\nX: y",
     "/a\0b",
     "/a%00b",
+    "/a%0ab",
+    "/a%0Db",
+    "/a%7fb",
     "/\u{e9}",
     "/a b",
     "/a#b",
@@ -107,7 +112,7 @@ pub(crate) const FOREIGN_HOSTS: &[&str] = &["evil.test", "evil.test:80", "localh
 
 /// Values of `Authorization` that begin as they should and hold another token than `ci-token`.
 pub(crate) const WRONG_TOKENS: &[&str] =
-    &["Bearer ci-toke", "Bearer ci-token2", "Bearer i-token", "Bearer Ci-token", "Bearer ci-token ci-token"];
+    &["Bearer wrong", "Bearer c", "Bearer ci-toke", "Bearer ci-token2", "Bearer i-token", "Bearer Ci-token", "Bearer ci-token ci-token"];
 
 /// Values of `Authorization` that hold none.
 pub(crate) const NO_TOKENS: &[&str] = &["Basic ci-token", "ci-token", "Bearer", "Bearerci-token", ""];

@@ -34,6 +34,7 @@ mod fuzzed;
 mod hygiene;
 mod inputs;
 mod limits;
+mod rows;
 mod token_file;
 mod tokens;
 mod upstreams;

@@ -82,6 +82,40 @@ fn a_new_token_is_shown_once_and_only_its_digest_is_kept() {
 }
 
 #[test]
+fn no_token_that_was_shown_is_lost_when_several_are_made_at_once() {
+    let folder = Folder::new();
+    let file = folder.path("tokens");
+    let made: Vec<_> = std::thread::scope(|scope| {
+        let make = |n: usize| {
+            let (name, file) = (format!("n{n}"), &file);
+            scope.spawn(move || run(&["token", "new", &name, "--scope", "read", "--token-file", file]))
+        };
+        let all: Vec<_> = (0..12).map(make).collect();
+        all.into_iter().map(|one| one.join().expect("no panic")).collect()
+    });
+    let text = fs::read_to_string(&file).expect("a file");
+    let shown = made.iter().filter(|one| one.code == Some(0)).count();
+    assert_eq!(text.lines().count(), shown, "{text}");
+    let refused = |one: &crate::weft::Ended| one.code == Some(1) && one.out.is_empty() && one.err.contains("is there: somebody");
+    assert!(shown > 0 && made.iter().all(|one| one.code == Some(0) || refused(one)), "{made:?}");
+}
+
+#[test]
+fn a_token_that_cannot_be_added_leaves_the_file_and_its_place_as_they_were() {
+    let folder = Folder::new();
+    let file = folder.path("tokens");
+    write(&file, "nonsense\n");
+    for (mode, words) in [(0o600, "is not a JSON object"), (0o644, "others may read or change it")] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("a mode");
+        let refused = run(&["token", "new", "ci", "--scope", "read", "--token-file", &file]);
+        assert!(refused.code != Some(0) && refused.out.is_empty(), "{refused:?}");
+        assert!(refused.err.contains(&file) && refused.err.contains(words), "{}", refused.err);
+        assert_eq!(fs::read_to_string(&file).expect("a file"), "nonsense\n");
+        assert!(!fs::exists(format!("{file}.new")).expect("a folder"));
+    }
+}
+
+#[test]
 fn tokens_change_with_a_signal_and_a_bad_file_changes_nothing() {
     let folder = Folder::new();
     let file = folder.path("tokens");

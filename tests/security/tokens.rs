@@ -1,7 +1,7 @@
 //! Tokens: who gets in, how far, and what they see.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 
 use serde_json::{Value, json};
 use weft::Mesh;
@@ -91,7 +91,7 @@ fn only_the_whole_token_where_it_belongs_lets_in() {
     }
     is_challenged(&ask(&[("cookie", "token=ci-token")], "/services"), 401, "unauthorized", "");
     is_challenged(&ask(&[("x-weft-caller", "ci"), ("x-mesh-caller", "ci")], "/services"), 401, "unauthorized", "");
-    let long = format!("Bearer {}", "x".repeat(100_000));
+    let long = format!("Bearer {}", "x".repeat(1_000_000));
     ask(&[("authorization", &long)], "/services").with_status(431);
 }
 
@@ -230,12 +230,17 @@ fn tap(mesh: &Guarded, name: &str) -> BufReader<TcpStream> {
     let asked = format!("GET /tap HTTP/1.0\r\nhost: localhost\r\nauthorization: Bearer {name}-token\r\n\r\n");
     stream.write_all(asked.as_bytes()).expect("sent");
     let mut reader = BufReader::new(stream);
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        assert!(reader.read_line(&mut head).expect("readable") > 0, "{head}");
-    }
+    let head = read_head(&mut reader);
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     reader
+}
+
+fn read_head(from: &mut BufReader<TcpStream>) -> String {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(from.read_line(&mut head).expect("readable") > 0, "{head}");
+    }
+    head
 }
 
 #[test]
@@ -265,4 +270,36 @@ fn who_looks_on_when_a_token_is_taken_away_sees_nothing_more() {
     assert!(seen.contains("\"service\":\"s\""), "{seen}");
     mesh.ask("root", "POST", "/register", &at("s", "j", upstream.port())).with_status(200);
     is_challenged(&waiting.receive(false).expect("answered"), 401, "unauthorized", "invalid_token");
+}
+
+#[test]
+fn a_websocket_ends_with_what_comes_after_its_token_was_taken_away() {
+    let mesh = Guarded::new(&[line("root", ALL, json!({})), line("chat", "invoke", json!({}))]);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    mesh.ask("root", "POST", "/register", &at("s", "i", listener.local_addr().expect("its address").port())).with_status(200);
+    let mut client = TcpStream::connect(mesh.house.at).expect("a connection");
+    let switch = "connection: upgrade\r\nupgrade: websocket\r\n";
+    write!(client, "GET /proxy/s/ HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer chat-token\r\n{switch}\r\n").expect("sent");
+    let (instance, _) = listener.accept().expect("a call");
+    let (mut client, mut instance) = (BufReader::new(client), BufReader::new(instance));
+    for end in [&client, &instance] {
+        end.get_ref().set_read_timeout(Some(PATIENCE)).expect("set");
+    }
+    read_head(&mut instance);
+    write!(instance.get_mut(), "HTTP/1.1 101 Switching Protocols\r\n{switch}\r\nhello\n").expect("sent");
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 101"));
+    let line_of = |end: &mut BufReader<TcpStream>| {
+        let mut line = String::new();
+        end.read_line(&mut line).map(|_| line)
+    };
+    assert_eq!(line_of(&mut client).expect("readable"), "hello\n");
+    // Read anew, and as good as before.
+    mesh.is_for(&[line("root", ALL, json!({})), line("chat", "invoke", json!({}))]);
+    client.get_mut().write_all(b"still there\n").expect("sent");
+    assert_eq!(line_of(&mut instance).expect("readable"), "still there\n");
+    mesh.is_for(&[line("root", ALL, json!({}))]);
+    client.get_mut().write_all(b"not for anybody\n").expect("sent");
+    assert_eq!(line_of(&mut instance).unwrap_or_default(), "");
+    assert_eq!(line_of(&mut client).unwrap_or_default(), "");
+    eventually("nothing is left of it", || (mesh.get("root", "/metrics").json()["services"]["s"]["inFlight"] == 0).then_some(()));
 }

@@ -168,6 +168,45 @@ fn no_link_leads_out_of_the_directory_and_nothing_of_others_is_cleared_away() {
 }
 
 #[test]
+fn a_file_that_is_a_link_is_not_read() {
+    let aside = Folder::new();
+    let disk = aside.open();
+    for _ in 0..4 {
+        put(&disk, &talkative("big", 300_000));
+    }
+    drop(disk);
+    for name in aside.names().into_iter().filter(|name| name != "lock") {
+        let folder = Folder::new();
+        symlink(aside.file(&name), folder.file(&name)).expect("a link");
+        let why = Disk::open(folder.path()).expect_err("a link").to_string();
+        assert!(why.contains(&name) && why.contains("symbolic link"), "{why}");
+        assert_eq!(Disk::look(folder.path()).expect_err("a link").to_string(), why);
+    }
+}
+
+#[test]
+fn what_everybody_could_read_is_closed_and_counts_all_the_same() {
+    let folder = Folder::new();
+    let disk = folder.open();
+    for _ in 0..4 {
+        put(&disk, &talkative("big", 300_000));
+    }
+    drop(disk);
+    let files: Vec<String> = folder.names().into_iter().filter(|name| name != "lock").collect();
+    assert!(files.iter().any(|name| name.starts_with("snapshot")), "{files:?}");
+    for (before, after) in [(0o644, 0o640), (0o666, 0o660), (0o604, 0o600), (0o640, 0o640)] {
+        for name in &files {
+            fs::set_permissions(folder.file(name), fs::Permissions::from_mode(before)).expect("a mode");
+        }
+        assert_eq!(folder.documents(), [talkative("big", 300_000)]);
+        for name in files.iter().filter(|name| folder.file(name).exists()) {
+            let mode = fs::metadata(folder.file(name)).expect("there").permissions().mode();
+            assert_eq!(mode & 0o777, after, "{name}, which was {before:o}");
+        }
+    }
+}
+
+#[test]
 fn what_is_kept_is_for_its_owner_alone() {
     let folder = Folder::new();
     // What is written there can be read by whoever has it open.

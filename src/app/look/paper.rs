@@ -41,6 +41,9 @@ pub(super) enum Tone {
     Faint,
 }
 
+/// The most characters of a cell that a table shows; `--json` shows them all.
+const WIDEST: usize = 1_000;
+
 /// A piece of a line. Its text is harmless.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Cell {
@@ -55,6 +58,15 @@ impl Cell {
 
     pub(super) fn toned(self, tone: Tone) -> Self {
         Self { tone, ..self }
+    }
+
+    /// Cut where it would make a column wider than anybody reads, whose every row is filled up to that.
+    fn cut(mut self) -> Self {
+        if let Some((end, _)) = self.text.char_indices().nth(WIDEST) {
+            self.text.truncate(end);
+            self.text.push('…');
+        }
+        self
     }
 }
 
@@ -102,7 +114,7 @@ impl Table {
     }
 
     pub(super) fn row(&mut self, cells: Vec<Cell>) {
-        self.rows.push(cells);
+        self.rows.push(cells.into_iter().map(Cell::cut).collect());
     }
 
     /// The lines, in columns two blanks apart.
@@ -114,7 +126,12 @@ impl Table {
         let laid = |row: Vec<Cell>| {
             let cells = row.into_iter().zip(&columns).enumerate().map(|(n, (Cell { text, tone }, (width, is_number)))| {
                 let gap = if n == 0 { "" } else { "  " };
-                let text = if *is_number { format!("{gap}{text:>width$}") } else { format!("{gap}{text:<width$}") };
+                let text = match (is_number, n + 1 == columns.len()) {
+                    (true, _) => format!("{gap}{text:>width$}"),
+                    // Nothing follows that would have to be aligned.
+                    (false, true) => format!("{gap}{text}"),
+                    (false, false) => format!("{gap}{text:<width$}"),
+                };
                 Cell { text, tone }
             });
             Line(cells.collect())
@@ -168,6 +185,17 @@ mod tests {
         assert_eq!(text(false, None), ["NAME      CALLS", "a       1000000", "longer        2"]);
         assert_eq!(text(false, Some(4)), ["NAME", "a", "long"]);
         assert!(text(true, Some(4))[2].starts_with("\u{1b}[1;31mlong\u{1b}[0m"));
+    }
+
+    #[test]
+    fn no_cell_makes_a_column_wider_than_anybody_reads() {
+        let mut table = Table::new(&["LABELS", "NAME"]);
+        // Of a width that the standard library does not fill up to.
+        table.row(vec![Cell::new("\u{7}".repeat(70_000)), Cell::new("a")]);
+        table.row(vec![Cell::new("é".repeat(WIDEST)), Cell::new("b")]);
+        let text: Vec<String> = table.lines().iter().map(|line| line.text(false, None)).collect();
+        assert!(text[1].starts_with("\\u{7}\\u{7}") && text[1].ends_with("…  a"), "{}", text[1]);
+        assert_eq!(text[2], format!("{}   b", "é".repeat(WIDEST)));
     }
 
     #[test]

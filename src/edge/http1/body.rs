@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Fault;
+use crate::model::{is_hop_by_hop, is_of_mesh, is_only_ours, reads_as};
 
 /// How a body is framed.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -26,7 +27,39 @@ const MAX_TRAILERS: usize = 8 * 1024;
 #[derive(Default, Debug)]
 pub struct Body {
     state: State,
+    /// The name in the trailers that is coming, where it matters.
+    name: Option<Name>,
 }
+
+/// The longest name that is told from others.
+const MAX_NAME: usize = 32;
+
+/// A name of which bytes come one by one; of one that is longer, its beginning.
+#[derive(Clone, Copy, Default, Debug)]
+struct Name {
+    bytes: [u8; MAX_NAME],
+    len: usize,
+}
+
+impl Name {
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(self.len) {
+            *place = byte;
+        }
+        self.len = self.len.saturating_add(1);
+    }
+
+    /// Whether a receiver that takes trailers for fields would be led astray by such a one: about framing, the connection, who is asking.
+    fn misleads(&self) -> bool {
+        let begin = self.bytes.get(..self.len.min(MAX_NAME)).unwrap_or_default();
+        let is_whole = self.len <= MAX_NAME;
+        is_of_mesh(begin)
+            || is_whole && (is_hop_by_hop(begin) || is_only_ours(begin) || NEVER_LAST.iter().any(|name| reads_as(begin, name)))
+    }
+}
+
+/// Fields that decide about a request before its body is read, beside those that are ours.
+const NEVER_LAST: [&[u8]; 4] = [b"authorization", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"];
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 enum State {
@@ -76,7 +109,12 @@ impl Body {
             Framing::Chunked => State::Size(0, 0),
             Framing::UntilClose => State::UntilClose,
         };
-        Self { state }
+        Self { state, name: None }
+    }
+
+    /// The body of a request, whose trailers may not say what only its head may.
+    pub fn of_request(framing: Framing) -> Self {
+        Self { name: Some(Name::default()), ..Self::new(framing) }
     }
 
     /// Whether it is over.
@@ -129,10 +167,26 @@ impl Body {
                 state => {
                     let Some(byte) = input.get(at) else { return Ok(Piece { taken: at, data: at..at }) };
                     self.state = framing_byte(state, *byte)?;
+                    self.judge(*byte)?;
                     at += 1;
                 }
             }
         }
+    }
+
+    /// Looks at the names in the trailers.
+    fn judge(&mut self, byte: u8) -> Result<(), Fault> {
+        match (&mut self.name, self.state) {
+            (Some(name), State::Trailers(Line::Name, _)) => name.push(byte),
+            (Some(name), State::Trailers(Line::Value, _)) if byte == b':' && name.len > 0 => {
+                if name.misleads() {
+                    return Err(Fault::Malformed("a field in the trailers that may not be there"));
+                }
+                *name = Name::default();
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Takes all of `input` that belongs to the body, framing and all, to be passed on as it is. Answers how many bytes that is.
@@ -251,6 +305,34 @@ mod tests {
         let body = Body::new(Framing::Length(5));
         assert_eq!((body.announced(), body.left()), (5, Some(5)));
         assert_eq!((Body::new(Framing::Chunked).left(), Body::new(Framing::None).left()), (None, Some(0)));
+    }
+
+    #[test]
+    fn trailers_of_a_request_say_nothing_that_only_its_head_may() {
+        let read = |name: &str, step: usize| {
+            let text = format!("0\r\nX-A: b:c\r\n{name}: d\r\nX-E:\r\n\r\n");
+            let mut body = Body::of_request(Framing::Chunked);
+            text.as_bytes().chunks(step).try_for_each(|part| body.pass(part).map(|_| ())).map(|()| body.is_done())
+        };
+        for step in [1, 3, 100] {
+            for name in [
+                "Content-Length",
+                "transfer-encoding",
+                "Host",
+                "Connection",
+                "X-Mesh-Caller",
+                "x_mesh_caller",
+                "x-weft-id",
+                "X-Request-ID",
+                "Authorization",
+                "X-Forwarded-For",
+            ] {
+                assert!(read(name, step).is_err(), "{name} by {step}");
+            }
+            for name in ["X-Checksum", "Grpc-Status", "Hosts", "Content-Lengths", "X-Meshes", &"x".repeat(100)] {
+                assert_eq!(read(name, step), Ok(true), "{name} by {step}");
+            }
+        }
     }
 
     #[test]

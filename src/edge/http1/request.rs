@@ -79,9 +79,7 @@ impl RequestHead {
         match (hosts.next(), hosts.next()) {
             (_, Some(_)) => return Err(Fault::Malformed("Host is there twice")),
             (None, _) if self.minor > 0 => return Err(Fault::Malformed("Host is missing")),
-            (Some(host), None) if !host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]%".contains(b)) => {
-                return Err(Fault::Malformed("Host is not a host"));
-            }
+            (Some(host), None) if !is_host(host) => return Err(Fault::Malformed("Host is not a host")),
             (Some(host), None) if self.authority.is_empty() => {
                 self.line.push_str(std::str::from_utf8(host).unwrap_or_default());
                 self.authority.end = self.line.len();
@@ -157,7 +155,16 @@ fn taken_apart<'t>(method: &str, target: &'t str) -> Result<(&'t str, &'t str), 
     let Some(scheme) = scheme else { return Err(Fault::Malformed("the target is neither a path nor a URL")) };
     let rest = target.get(scheme.len()..).unwrap_or_default();
     let path = rest.find('/').ok_or(Fault::Malformed("the target has no path"))?;
-    Ok(rest.split_at(path))
+    let (authority, path) = rest.split_at(path);
+    if authority.is_empty() || !is_host(authority.as_bytes()) {
+        return Err(Fault::Malformed("the target has no host, or more than a host"));
+    }
+    Ok((authority, path))
+}
+
+/// Whether it can be a host and its port: no user, no list, nothing that would have to be taken apart.
+fn is_host(text: &[u8]) -> bool {
+    text.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]%".contains(b))
 }
 
 /// Whether a head that is not whole yet may still become acceptable.

@@ -1,8 +1,8 @@
 //! The state directory: whose it is, what files there are, and how a whole file comes to be there at once.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -94,7 +94,29 @@ impl Folder {
 
     pub(super) fn read(&self, name: Name) -> Result<Vec<u8>, StateError> {
         let path = self.file(name);
-        fs::read(&path).map_err(|error| self.fault(&format!("{} cannot be read", path.display()), &error))
+        let fault = |error: io::Error| {
+            let is_link = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+            let error = if is_link { io::Error::other("it is a symbolic link") } else { error };
+            self.fault(&format!("{} cannot be read", path.display()), &error)
+        };
+        let mut bytes = Vec::new();
+        ours().read(true).open(&path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(fault)?;
+        Ok(bytes)
+    }
+
+    /// Closes to everybody what a careless copy has left open: what is put of policies may be secret.
+    pub(super) fn close_to_others(&self) {
+        for name in self.names().unwrap_or_default() {
+            let path = self.file(name);
+            // One that cannot be opened is spoken of when it is read.
+            let Ok(file) = ours().read(true).open(&path) else { continue };
+            let mode = file.metadata().map_or(0, |found| found.mode() & 0o777);
+            if mode & 0o007 != 0 {
+                let closed = file.set_permissions(Permissions::from_mode(mode & 0o770));
+                let now = closed.map_or_else(|error| format!("and that cannot be changed: {error}"), |()| "which is over".to_owned());
+                log::warn!("everybody could open {} (mode {mode:o}), {now}", path.display());
+            }
+        }
     }
 
     /// Makes what was created, renamed or removed in the directory last.

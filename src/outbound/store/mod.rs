@@ -67,6 +67,7 @@ impl Disk {
         let folder = Arc::new(Folder::new(path));
         let lock = folder.lock()?;
         folder.tidy();
+        folder.close_to_others();
         let found = recovery::recover(&folder, u64::MAX)?;
         let damaged = u64::try_from(found.damaged.len()).unwrap_or(u64::MAX);
         let journal = Journal::open(folder, found)?;

@@ -9,7 +9,7 @@ use super::happens;
 use super::matching::{Match, checked_path};
 use crate::model::settings::{Millis, Setting, settings};
 use crate::model::time::Chances;
-use crate::model::{Headers, Invalid, ServiceName, StaticAnswer, shown};
+use crate::model::{Headers, Invalid, ServiceName, StaticAnswer, read_alike, shown};
 
 settings! {
     /// A part of the instances, and how much of the traffic it gets.
@@ -192,16 +192,14 @@ impl HeaderChanges {
         Ok(Some(Self { set, remove: remove.to_vec() }))
     }
 
-    /// Whether a field of that name is taken out, to be set anew or not.
+    /// Whether a field of that name is taken out, to be set anew or not: in each spelling that instances may take for the same.
     pub fn takes_out(&self, name: &str) -> bool {
-        self.remove.iter().chain(self.set.iter().map(|(name, _)| name)).any(|other| other.eq_ignore_ascii_case(name))
+        self.remove.iter().chain(self.set.iter().map(|(name, _)| name)).any(|other| read_alike(other, name))
     }
 
     /// Does it.
     pub fn apply(&self, headers: &mut Headers) {
-        for name in self.remove.iter().chain(self.set.iter().map(|(name, _)| name)) {
-            headers.remove_all(name);
-        }
+        headers.remove_where(|name| self.takes_out(name));
         for (name, value) in &self.set {
             headers.push(name, value);
         }
@@ -234,6 +232,6 @@ mod tests {
     fn what_is_set_is_taken_out_first() {
         let set = BTreeMap::from([("X-A".to_owned(), "1".to_owned())]);
         let changes = HeaderChanges::new(&set, &["x-b".to_owned()]).expect("valid").expect("some");
-        assert_eq!(["x-a", "X-B", "x-c"].map(|name| changes.takes_out(name)), [true, true, false]);
+        assert_eq!(["x-a", "X-B", "x_a", "x-c"].map(|name| changes.takes_out(name)), [true, true, true, false]);
     }
 }
