@@ -264,11 +264,9 @@ impl Scheduler {
             let suspects_may_run = self.suspects_running < MOST_SUSPECTS;
             // In turn, so that neither waits for the last of the others.
             self.suspects_turn = !self.suspects_turn || self.ready.is_empty();
-            let suspect = if suspects_may_run && self.suspects_turn { self.ready_suspects.pop_front() } else { None };
-            let (member, suspect) = match suspect.map_or_else(|| (self.ready.pop_front(), false), |member| (Some(member), true)) {
-                (Some(member), suspect) => (member, suspect),
-                (None, _) => break,
-            };
+            let next = if suspects_may_run && self.suspects_turn { self.ready_suspects.pop_front() } else { None };
+            let suspect = next.is_some();
+            let Some(member) = next.or_else(|| self.ready.pop_front()) else { break };
             self.running += 1;
             self.suspects_running += usize::from(suspect);
             // The channel has room for every check that may run.

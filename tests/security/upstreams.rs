@@ -227,7 +227,9 @@ fn a_redirect_to_a_forbidden_address_is_data() {
 
 /// Keeps nothing, and does what a test says while it is asked to.
 #[derive(Clone, Default)]
-struct Meanwhile(Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>);
+struct Meanwhile(Arc<Mutex<Option<Deed>>>);
+
+type Deed = Box<dyn FnOnce() + Send>;
 
 impl Store for Meanwhile {
     fn load(&self) -> Result<Vec<(Document, Version)>, StoreError> {
