@@ -39,6 +39,9 @@
 //! | `maxServices`, `maxInstancesPerService`, 64 labels, names of 63 characters | the registry, and with it all numbers and series |
 //! | 64 KiB that are put of a service's settings, as many such as `maxServices`, twice that where they are there; 100 routes of 20 sides | what operators of some services take of memory, of each change and of each call |
 //! | 8 meshes (`x-mesh-hops`) | calls in a circle |
+//! | 32 look-ups of names, 24 of names not known to resolve, 8 of those that were silent last time; one registration that waits for a name | threads that wait for resolvers |
+//! | 32 addresses of a name | what one answer of a resolver takes of memory and of each call |
+//! | 64 checks of health at once, 32 of instances that were slow last time | how long others wait to be asked |
 //!
 //! # What is out of scope
 //!
@@ -55,4 +58,6 @@
 //! - Pages under a name that ends in `.mesh`: where a browser's machine takes such names for the mesh, their calls are what any page may send
 //!   anywhere. The API and `/proxy` by path are judged by `Origin` and `Host`.
 //! - Trailers of answers, which are passed on unread. Those of requests may not name what only a head may say, `x-mesh-caller` among it.
+//! - Somebody who may register and does so with ever new names that nobody answers for, or at ever new places that answer late: new names of
+//!   others then resolve later, and checks come later. What is in use stays in use.
 //! - Floods that fill the network before they reach the port.
