@@ -12,6 +12,10 @@ impl Api {
             Ok(call) => call,
             Err(fault) => return ApiError::Bad(fault).into(),
         };
+        // While it waited for a worker, its token may have come to be for other services.
+        if let Err(why) = request.may_touch(call.service.as_str()) {
+            return ApiError::Denied(why).into();
+        }
         let now = self.mesh.inner.clock.now();
         match self.mesh.invoke_since(&call, now.checked_sub(request.waited).unwrap_or(now)) {
             Ok(mut reply) => {
