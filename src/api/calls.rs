@@ -12,9 +12,19 @@ impl Api {
             Ok(call) => call,
             Err(fault) => return ApiError::Bad(fault).into(),
         };
+        // While it waited for a worker, its token may have come to be for other services.
+        if let Err(why) = request.may_touch(call.service.as_str()) {
+            return ApiError::Denied(why).into();
+        }
         let now = self.mesh.inner.clock.now();
         match self.mesh.invoke_since(&call, now.checked_sub(request.waited).unwrap_or(now)) {
-            Ok(reply) => reply.into(),
+            Ok(mut reply) => {
+                // What a page may see of an answer of the API, the edge says.
+                if request.headers.first("origin").is_some_and(|origin| self.welcome.allows(origin)) {
+                    reply.headers.remove_where(|name| name.get(..15).is_some_and(|begin| begin.eq_ignore_ascii_case("access-control-")));
+                }
+                reply.into()
+            }
             Err(error) => ApiError::Call(Box::new(error)).into(),
         }
     }

@@ -345,6 +345,20 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_in_what_is_sent_on_repeats_nothing_of_it() {
+        for (sent, fault) in [
+            (r#""headers":"authorization: hunter2""#, "headers: is not a map"),
+            (r#""headers":["hunter2"]"#, "headers: is not a map"),
+            (r#""headers":{"authorization":["hunter2"]}"#, "headers: is not a string"),
+            (r#""headers":{"authorization":"hunter2\n"}"#, "headers: the value of authorization has a control character"),
+            (r#""body":"hunter2 \ud800""#, "body: does not fit"),
+        ] {
+            let error = call(&request(&format!(r#"{{"serviceName":"s","endpoint":"/",{sent}}}"#), &[])).expect_err(sent);
+            assert_eq!(error.to_string(), fault, "{sent}");
+        }
+    }
+
+    #[test]
     fn states_and_weights_are_read() {
         assert_eq!(state(br#"{"state":"drain","reason":"deploy"}"#).expect("valid"), (AdminState::Drain, Some("deploy".to_owned())));
         assert_eq!(state(br#"{"state":"gone"}"#).expect_err("unknown").field, "state");

@@ -86,10 +86,17 @@ fn is_too_deep(text: &str) -> bool {
     false
 }
 
+/// Fields that are sent on: what is in them may be a secret, and whoever gets a fault may log it.
+const SENT_ON: [&str; 2] = ["headers", "body"];
+
 /// A value of the wrong type; serde's word for it, without the position, which is that of the value alone.
 fn wrong(name: &'static str, value: &str, error: &serde_json::Error) -> Invalid {
     let text = error.to_string();
     let why = text.rsplit_once(" at line ").map_or(&*text, |(why, _)| why);
+    if SENT_ON.contains(&name) {
+        let why = why.rsplit_once(", expected ").map_or_else(|| "does not fit".to_owned(), |(_, wanted)| format!("is not {wanted}"));
+        return Invalid::new(name, why);
+    }
     Invalid::new(name, format!("{} does not fit: {why}", shown(value)))
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use weft::Mesh;
-use weft::server::Config;
+use weft::server::{Config, InvokeOn};
 
 use crate::callers::{Guarded, at, line};
 use crate::house::House;
@@ -162,6 +162,21 @@ fn pages_that_are_named_may_use_the_api_and_no_others() {
     for origins in [json!(["*"]), json!(["ops.test"]), json!(["https://ops.test/x"]), json!(["https://"])] {
         let config: Config = serde_json::from_value(json!({"cors": {"allowOrigins": origins}})).expect("a list");
         assert_eq!(config.check_together().expect_err("refused").field, "cors.allowOrigins");
+    }
+}
+
+#[test]
+fn an_instance_tells_no_page_what_it_may_see_of_the_api_wherever_calls_run() {
+    for invoke_on in [InvokeOn::Edge, InvokeOn::Workers] {
+        let config = json!({"cors": {"allowOrigins": ["https://ops.test"]}, "invokeOn": invoke_on});
+        let said = [("Access-Control-Allow-Origin", "*"), ("access-control-allow-credentials", "true"), ("x-a", "b")];
+        let upstream = Upstream::start(move |_| Act::Say(answer(200, &said, "hello")));
+        let house = House::of(Mesh::builder(), serde_json::from_value(config).expect("valid"));
+        house.register("s", "i", &upstream);
+        let call = json!({"serviceName": "s", "endpoint": "/"}).to_string();
+        let said = house.ask("POST", "/invoke", &[("origin", "https://ops.test")], call.as_bytes()).with_status(200);
+        assert_eq!(said.all("access-control-allow-origin"), ["https://ops.test"], "{invoke_on:?}");
+        assert_eq!((said.header("access-control-allow-credentials"), said.header("x-a")), (None, Some("b")), "{invoke_on:?}");
     }
 }
 

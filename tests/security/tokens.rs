@@ -9,6 +9,7 @@ use weft::contract::router::{ROUTES, Scope};
 use weft::server::{Config, InvokeOn};
 
 use crate::callers::{Guarded, at, line};
+use crate::house::call as call_of;
 use crate::inputs::{NO_TOKENS, WRONG_TOKENS};
 use crate::support::client::{Answer, request};
 use crate::support::upstream::{Act, Upstream, answer, ok};
@@ -302,4 +303,26 @@ fn a_websocket_ends_with_what_comes_after_its_token_was_taken_away() {
     assert_eq!(line_of(&mut instance).unwrap_or_default(), "");
     assert_eq!(line_of(&mut client).unwrap_or_default(), "");
     eventually("nothing is left of it", || (mesh.get("root", "/metrics").json()["services"]["s"]["inFlight"] == 0).then_some(()));
+}
+
+#[test]
+fn a_call_that_waits_for_a_worker_while_its_token_is_narrowed_is_not_made() {
+    let upstream = Upstream::start(|_| Act::Held(answer(200, &[], "hello")));
+    let some = |prefix: &str| line("some", "invoke", json!({"servicePrefix": prefix}));
+    let config = Config { invoke_on: InvokeOn::Workers, workers: 2, reserved_workers: 1, loops: 1, ..Config::default() };
+    let builder = Mesh::builder().defaults(json!({"limits": {"queueTimeoutMs": 60_000}}));
+    let mesh = Guarded::of(&[line("root", ALL, json!({})), some("s")], builder, config);
+    mesh.ask("root", "POST", "/register", &at("s", "i", upstream.port())).with_status(200);
+    let [mut running, mut waiting] = [(); 2].map(|()| mesh.house.client());
+    let call = |name| request("POST", "/invoke", &[("authorization", name)], &call_of("s", "/"));
+    running.send(&call("Bearer root-token")).expect("sent");
+    eventually("the seat is taken", || (upstream.requests() == 1).then_some(()));
+    waiting.send(&call("Bearer some-token")).expect("sent");
+    // There is one loop, which by then has come to the call.
+    mesh.get("root", "/services").with_status(200);
+    mesh.is_for(&[line("root", ALL, json!({})), some("t")]);
+    upstream.release();
+    running.receive(false).expect("answered").with_status(200);
+    is_challenged(&waiting.receive(false).expect("answered"), 403, "forbidden", "insufficient_scope");
+    assert_eq!(upstream.requests(), 1);
 }
