@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weft::Mesh;
+use weft::model::settings::Millis;
 use weft::server::Config;
 
 use crate::house::House;
@@ -73,8 +74,10 @@ fn a_long_failing_answer_is_thrown_away_unread_and_the_next_one_passed_on() {
 
 #[test]
 fn an_instance_that_answers_before_it_has_read_the_request_gets_no_other_on_that_connection() {
-    let patience = json!({"retry": {"baseDelayMs": 1, "maxDelayMs": 2}});
-    let house = House::of(Mesh::builder().defaults(patience), Config { max_body_bytes: 32 << 20, ..Config::default() });
+    // So much takes its time on a machine that has other things to do.
+    let patience = json!({"timeouts": {"totalMs": 60_000, "attemptMs": 60_000}, "retry": {"baseDelayMs": 1, "maxDelayMs": 2}});
+    let config = Config { max_body_bytes: 32 << 20, body_timeout_ms: Millis(60_000), ..Config::default() };
+    let house = House::of(Mesh::builder().defaults(patience), config);
     let stage = Stage::of(&house);
     let mut client = Wire::to(&house);
     // More than the system takes in for somebody who reads nothing.
