@@ -60,4 +60,6 @@
 //! - Trailers of answers, which are passed on unread. Those of requests may not name what only a head may say, `x-mesh-caller` among it.
 //! - Somebody who may register and does so with ever new names that nobody answers for, or at ever new places that answer late: new names of
 //!   others then resolve later, and checks come later. What is in use stays in use.
+//! - A caller who can make instances fail, by what they answer with 500 or with a head that is too long: for those, circuit breakers and
+//!   outlier detection are there, and others are refused as well meanwhile. What is only too long a body to be collected blames nobody.
 //! - Floods that fill the network before they reach the port.
