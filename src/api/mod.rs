@@ -86,7 +86,8 @@ impl Api {
                     // What is open to everybody is no secret.
                     ("GET", Scope::Open) => Ok(()),
                     ("GET", _) => browser::judge_reading(host, self.loopback),
-                    _ => browser::judge(host, request.headers.first("origin"), self.loopback, &self.welcome),
+                    // What has come by TLS, the edge has judged.
+                    _ => browser::judge(host, request.headers.first("origin"), self.loopback, false, &self.welcome),
                 };
                 match judged {
                     Err(why) => Routed::Refused(ApiError::Forbidden(why).into()),

@@ -6,17 +6,19 @@ use std::net::IpAddr;
 use super::access::Welcome;
 
 /// Whether a request that changes something may come in, as far as browsers go: from where it came and what host it was sent to.
-/// `loopback`: the door listens on loopback only.
+/// `loopback`: the door listens on loopback only. `secured`: it has come by TLS to this very door.
 ///
 /// # Errors
 /// The reason, for a person.
-pub fn judge(host: &str, origin: Option<&str>, loopback: bool, welcome: &Welcome) -> Result<(), &'static str> {
+pub fn judge(host: &str, origin: Option<&str>, loopback: bool, secured: bool, welcome: &Welcome) -> Result<(), &'static str> {
     judge_host(host, loopback)?;
+    // A page that came in the clear may be anybody's on the way, whatever its name; and a browser shows its certificate on behalf of any page.
+    let is_ours = |scheme: &str, authority: &str| authority.eq_ignore_ascii_case(host) && !(secured && scheme.eq_ignore_ascii_case("http"));
     match origin {
         None => Ok(()),
         Some(origin) if welcome.allows(origin) => Ok(()),
         // A page's origin is scheme://host[:port]; ours is whatever the request says it was sent to.
-        Some(origin) if origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host)) => Ok(()),
+        Some(origin) if origin.split_once("://").is_some_and(|(scheme, authority)| is_ours(scheme, authority)) => Ok(()),
         Some(_) => Err("the request comes from a page of another origin"),
     }
 }
@@ -53,7 +55,7 @@ mod tests {
     fn allowed(fields: &[(&str, &str)], loopback: bool) -> bool {
         let field = |name: &str| fields.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
         let welcome = Welcome { origins: ["https://ops.example".to_owned()].into(), ..Welcome::default() };
-        judge(field("host").unwrap_or_default(), field("origin"), loopback, &welcome).is_ok()
+        judge(field("host").unwrap_or_default(), field("origin"), loopback, false, &welcome).is_ok()
     }
 
     #[test]

@@ -27,8 +27,9 @@ impl Loop {
             return Some(self.say(client, exchange, &answer));
         }
         // A name of our own in the host, or a field of its own, cannot be forged by a page.
-        // What comes in at a door that it shares with calls, the API judges itself; but it never hears of taps.
-        let is_judged_here = || door.side == Side::Api || paths::tapped(request.method(), request.target()).is_some();
+        let is_secured = client.secured.is_some();
+        // What comes in at a door that it shares with calls, the API judges itself; but it never hears of taps, nor of TLS.
+        let is_judged_here = || is_secured || door.side == Side::Api || paths::tapped(request.method(), request.target()).is_some();
         let of_api = goal == Goal::Api
             && is_judged_here()
             && !Need::of(request.method(), request.target().split('?').next().unwrap_or_default()).is_open();
@@ -40,7 +41,7 @@ impl Loop {
         } else if matches!(request.method(), "GET" | "HEAD" | "OPTIONS") && !is_talk() {
             browser::judge_reading(request.authority(), door.is_judged)
         } else {
-            browser::judge(request.authority(), origin, door.is_judged, welcome)
+            browser::judge(request.authority(), origin, door.is_judged, is_secured, welcome)
         };
         judged.err().map(|why| self.turn_away(client, exchange, ApiError::Forbidden(why)))
     }

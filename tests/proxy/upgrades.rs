@@ -225,9 +225,10 @@ fn a_page_of_another_origin_gets_no_websocket() {
     }
     assert!(stage.try_accept().is_none(), "nobody was asked");
     let mut client = Wire::to(&house);
-    client.send(head("GET /proxy/s/chat", &[&ASKED[..], &["Origin: http://localhost"]].concat()));
+    let ours = if crate::SECURED { "https://localhost" } else { "http://localhost" };
+    client.send(head("GET /proxy/s/chat", &[&ASKED[..], &[format!("Origin: {ours}").as_str()]].concat()));
     let mut instance = stage.accept();
-    assert_eq!(instance.head().one("origin"), Some("http://localhost"), "a page of our own origin");
+    assert_eq!(instance.head().one("origin"), Some(ours), "a page of our own origin");
     instance.send(SWITCHED);
     assert_eq!(client.head().status(), 101);
 }

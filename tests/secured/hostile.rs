@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
+use serde_json::json;
 use weft::model::settings::Millis;
 use weft::server::Config;
 
+use crate::house::House;
 use crate::support::eventually;
 use crate::support::papers::Papers;
 use crate::talk::{Secured, ask, talk};
@@ -209,4 +211,17 @@ fn what_long_handshakes_hold_in_memory_has_the_same_bound_as_everything_else() {
     is_served(&secured);
     drop(held);
     eventually("nothing is held for them", || (secured.counted("bufferedBytes") < 1 << 16).then_some(()));
+}
+
+#[test]
+fn a_page_that_came_in_the_clear_changes_nothing_behind_tls() {
+    let house = House::new();
+    let registration = json!({"name": "s", "id": "i", "host": "127.0.0.1", "port": 9}).to_string();
+    let asked =
+        [("POST", "/register", &*registration), ("POST", "/invoke", "{}"), ("POST", "/proxy/s/", ""), ("DELETE", "/services/s/i", "")];
+    for (method, target, body) in asked {
+        let status = |origin| house.ask(method, target, &[("host", "localhost"), ("origin", origin)], body.as_bytes()).status;
+        assert_eq!(status("http://localhost"), 403, "{target}");
+        assert_ne!(status("https://localhost"), 403, "{target}");
+    }
 }
