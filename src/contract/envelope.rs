@@ -347,8 +347,8 @@ mod tests {
     #[test]
     fn a_fault_in_what_is_sent_on_repeats_nothing_of_it() {
         for (sent, fault) in [
-            (r#""headers":"authorization: hunter2""#, "headers: is not a map"),
-            (r#""headers":["hunter2"]"#, "headers: is not a map"),
+            (r#""headers":"authorization: hunter2""#, "headers: is not an object"),
+            (r#""headers":["hunter2"]"#, "headers: is not an object"),
             (r#""headers":{"authorization":["hunter2"]}"#, "headers: is not a string"),
             (r#""headers":{"authorization":"hunter2\n"}"#, "headers: the value of authorization has a control character"),
             (r#""body":"hunter2 \ud800""#, "body: does not fit"),

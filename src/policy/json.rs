@@ -96,8 +96,8 @@ fn locate<T: DeserializeOwned>(json: &Value, known: &Value, path: &mut Vec<Strin
         path.push(key.clone());
         return locate::<T>(value, known, path);
     }
-    // What is sent in header fields may be a secret, and faults are logged.
-    let why = if path.iter().any(|key| key == "headers" || key == "setHeaders") {
+    // What is sent in header fields or a query may be a secret, and faults are logged.
+    let why = if path.iter().any(|key| matches!(key.as_str(), "headers" | "setHeaders" | "query")) {
         error.rsplit_once("expected ").map_or_else(|| "does not fit".to_owned(), |(_, wanted)| format!("is not {wanted}"))
     } else {
         format!("{} does not fit: {error}", shown(&json.to_string()))
@@ -159,9 +159,12 @@ mod tests {
             json!({"routes": [{"setHeaders": "authorization: hunter2"}]}),
             json!({"routes": [{"setHeaders": {"x-api-key": ["hunter2"]}}]}),
             json!({"routes": [{"fallback": {"headers": "authorization: hunter2"}}]}),
+            json!({"routes": [{"match": {"query": "api_key=hunter2"}}]}),
+            json!({"routes": [{"match": {"query": {"api_key": ["hunter2"]}}}]}),
         ] {
             let fault = Policy::from_json(&json).expect_err("a fault").to_string();
-            assert!(!fault.contains("hunter2") && fault.contains("eaders") && fault.contains(" is not a "), "{fault}");
+            let is_named = fault.contains("eaders") || fault.contains("query");
+            assert!(!fault.contains("hunter2") && is_named && fault.contains(" is not a"), "{fault}");
         }
     }
 
