@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use weft::mesh::ports::Store;
 use weft::outbound::store::{Disk, export, import};
@@ -185,6 +186,18 @@ fn a_file_that_is_a_link_is_not_read() {
 }
 
 #[test]
+fn what_is_no_file_is_refused_and_not_waited_for() {
+    for name in ["log-00000001", "snapshot-00000002"] {
+        let folder = Folder::new();
+        let pipe = folder.file(name);
+        assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+        for refusal in [Disk::look(folder.path()).expect_err("a pipe"), Disk::open(folder.path()).expect_err("a pipe")] {
+            assert!(refusal.to_string().contains(&format!("{} cannot be read: it is no file", pipe.display())), "{refusal}");
+        }
+    }
+}
+
+#[test]
 fn what_everybody_could_read_is_closed_and_counts_all_the_same() {
     let folder = Folder::new();
     let disk = folder.open();
@@ -203,6 +216,18 @@ fn what_everybody_could_read_is_closed_and_counts_all_the_same() {
             let mode = fs::metadata(folder.file(name)).expect("there").permissions().mode();
             assert_eq!(mode & 0o777, after, "{name}, which was {before:o}");
         }
+    }
+}
+
+#[test]
+fn files_whose_names_only_look_like_ours_are_left_alone() {
+    let folder = Folder::new();
+    put(&folder.open(), &instance("a", 1));
+    let others = ["log-", "log-1", "log-0000000001", "log-00000002.old", "snapshot-99999999999999999999", "snapshot-000000002"];
+    others.iter().for_each(|name| fs::write(folder.file(name), "somebody's").expect("a file"));
+    assert_eq!(folder.documents(), [instance("a", 1)]);
+    for name in others {
+        assert_eq!(fs::read_to_string(folder.file(name)).expect("there"), "somebody's");
     }
 }
 

@@ -84,8 +84,9 @@ impl Folder {
             let kinds = [Kind::Snapshot, Kind::Log];
             names.extend(kinds.into_iter().filter_map(|kind| {
                 let digits = text.to_str()?.strip_prefix(kind.word())?.strip_prefix('-')?;
-                let generation = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten()?;
-                Some(Name { generation, kind })
+                let name = Name { generation: digits.parse().ok()?, kind };
+                // Another one that means the same number is not what would be read.
+                (self.file(name) == entry.path()).then_some(name)
             }));
         }
         names.sort_unstable();
@@ -99,9 +100,15 @@ impl Folder {
             let error = if is_link { io::Error::other("it is a symbolic link") } else { error };
             self.fault(&format!("{} cannot be read", path.display()), &error)
         };
-        let mut bytes = Vec::new();
-        ours().read(true).open(&path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(fault)?;
-        Ok(bytes)
+        let read = || {
+            let mut file = ours().read(true).open(&path)?;
+            if !file.metadata()?.is_file() {
+                return Err(io::Error::other("it is no file"));
+            }
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).map(|_| bytes)
+        };
+        read().map_err(fault)
     }
 
     /// Closes to everybody what a careless copy has left open: what is put of policies may be secret.
@@ -201,10 +208,10 @@ impl Folder {
     }
 }
 
-/// How files of the directory are opened: never through a link, which would lead out of it.
+/// How files of the directory are opened: never through a link, which would lead out of it, and never waiting for the other end of a pipe.
 fn ours() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options.mode(0o600).custom_flags(OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed());
     options
 }
 
