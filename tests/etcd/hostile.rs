@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use weft::mesh::ports::Store;
 use weft::model::ServiceName;
-use weft::outbound::etcd::{Config, Etcd};
+use weft::outbound::etcd::{Config, Etcd, heard};
 use weft::policy::upstreams;
 use weft::{Call, Mesh};
 
@@ -180,6 +180,29 @@ fn pages_that_go_round_in_circles_are_left() {
     let refused = at(&etcd).load().expect_err("no end");
     assert!(refused.to_string().contains("do not go on"), "{refused}");
     assert_eq!(etcd.requests(), 2);
+}
+
+#[test]
+fn nonsense_is_not_repeated_at_length() {
+    for nonsense in [format!("\"{}\"", "x".repeat(1 << 20)), format!("{{\"kvs\":\"{}\"}}", "\u{7f}".repeat(1 << 20))] {
+        let etcd = Upstream::start(move |_| Act::Say(answer(200, &[("content-type", "application/json")], nonsense.clone())));
+        let refused = at(&etcd).load().expect_err("nonsense").to_string();
+        assert!(refused.contains("makes no sense") && refused.len() < 1_000, "{} bytes", refused.len());
+        assert!(!refused.contains(char::is_control), "{refused}");
+    }
+}
+
+#[test]
+fn lists_that_are_longer_than_any_of_etcd_are_not_taken_in() {
+    // Of three bytes for each, and of dozens once they are read.
+    let (few, many) = (["{}"; 100_000].join(","), ["{}"; 300_000].join(","));
+    let line = |events: &str| heard("/mesh/v1", format!("{{\"result\":{{\"events\":[{events}]}}}}").as_bytes());
+    assert_eq!(line(&few), Ok(Vec::new()));
+    let refused = line(&many).expect_err("too many");
+    assert!(refused.contains("more than 200000"), "{refused}");
+    let etcd = Upstream::start(move |_| Act::Say(answer(200, &[], format!("{{\"kvs\":[{many}]}}"))));
+    let refused = at(&etcd).load().expect_err("too many").to_string();
+    assert!(refused.contains("more than 200000"), "{refused}");
 }
 
 #[test]

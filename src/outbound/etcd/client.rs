@@ -99,8 +99,9 @@ impl Client {
             let within = if self.lines.len() > 1 { left.min(PATIENCE) } else { left };
             match self.ask_one(line, path, &body, within) {
                 Ok(answer) => {
-                    return serde_json::from_slice(&answer)
-                        .map_err(|error| Fault::Unreachable(format!("{} makes no sense: {error}", line.name())));
+                    // What makes no sense may be repeated, and that be long.
+                    let no_sense = |error: serde_json::Error| format!("{} makes no sense: {}", line.name(), shown(&error.to_string()));
+                    return serde_json::from_slice(&answer).map_err(|error| Fault::Unreachable(no_sense(error)));
                 }
                 Err(Fault::Refused { code, why }) if !renewed && self.user.is_some() && wants_token(code, &why) => {
                     renewed = true;

@@ -1,9 +1,15 @@
 //! The JSON of etcd's gateway: keys and values in base64, 64-bit numbers as strings, and what is zero, false or empty left out.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::{DeserializeOwned, Error};
+use serde::de::{DeserializeOwned, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+
+/// The longest list that is taken in. A watch tells of a thousand revisions at once, of 128 changes each.
+const MANY: usize = 200_000;
 
 /// Bytes as the gateway wants them.
 pub(super) fn encoded(bytes: impl AsRef<[u8]>) -> String {
@@ -48,7 +54,7 @@ pub(super) struct Pair {
 pub(super) struct Ranged {
     #[serde(default)]
     pub(super) header: Header,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list::<_, _, MANY>")]
     pub(super) kvs: Vec<Pair>,
     #[serde(default)]
     pub(super) more: bool,
@@ -68,7 +74,7 @@ pub(super) struct Decided {
     pub(super) header: Header,
     #[serde(default)]
     pub(super) succeeded: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list::<_, _, 1>")]
     pub(super) responses: Vec<Part>,
 }
 
@@ -127,7 +133,7 @@ pub(super) struct Watched {
     pub(super) compact_revision: u64,
     #[serde(default)]
     pub(super) cancel_reason: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list::<_, _, MANY>")]
     pub(super) events: Vec<Event>,
 }
 
@@ -164,6 +170,30 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         Written::Text(text) if text.starts_with('-') => Ok(0),
         Written::Text(text) => text.parse().map_err(D::Error::custom),
     }
+}
+
+/// A list of at most so many: what is left out takes little room, and much once it is read.
+fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct Items<T, const MOST: usize>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Items<T, MOST> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if all.len() == MOST {
+                    return Err(A::Error::custom(format_args!("a list has more than {MOST} items")));
+                }
+                all.push(item);
+            }
+            Ok(all)
+        }
+    }
+    deserializer.deserialize_seq(Items::<T, MOST>(PhantomData))
 }
 
 fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
