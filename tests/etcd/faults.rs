@@ -125,8 +125,11 @@ fn an_etcd_restored_from_a_backup_takes_back_nothing_that_was_registered_since()
         eventually("it is doubted", || (mesh.standing().withheld == 1).then_some(()));
         assert_eq!(known(mesh), [("before".to_owned(), 1), ("since".to_owned(), 2)], "what etcd has counts, what it lacks stays");
     }
-    register(&b, "since", 2);
-    eventually("it is kept again", || (a.standing().withheld == 0 && b.standing().withheld == 0).then_some(()));
+    eventually("it is kept again", || {
+        // More than once, as instances do: the first may come while it is still taken for kept.
+        register(&b, "since", 2);
+        (a.standing().withheld == 0 && b.standing().withheld == 0).then_some(())
+    });
     register(&b, "before", 4);
     eventually("a knows", || knows(&a, "before", 4).then_some(()));
 }
@@ -159,8 +162,11 @@ fn a_restored_etcd_that_has_come_further_again_is_known_by_what_it_does_not_know
         let expected = [("before", 1), ("other", 9), ("since", 2)].map(|(id, port)| (id.to_owned(), port));
         assert_eq!(known(mesh), expected, "what etcd has counts, what it lacks stays");
     }
-    register(&b, "since", 2);
-    eventually("it is kept again", || (a.standing().withheld == 0 && b.standing().withheld == 0).then_some(()));
+    eventually("it is kept again", || {
+        // More than once, as instances do: the first may come while it is still taken for kept.
+        register(&b, "since", 2);
+        (a.standing().withheld == 0 && b.standing().withheld == 0).then_some(())
+    });
 }
 
 #[test]

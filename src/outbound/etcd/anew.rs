@@ -20,6 +20,8 @@ pub(super) const ANEW: Duration = Duration::from_secs(300);
 impl Discovery {
     /// Reads everything, and brings what is known to it.
     pub(super) fn read_anew(&mut self) -> Result<(), Fault> {
+        // Before it is forgotten what was heard; if that cannot be said any more, the rest of what is read tells.
+        self.stands_by_what_was_heard()?;
         let snapshot = self.shared.snapshot(SystemClock.now() + 3 * LOAD)?;
         let Some(mesh) = self.mesh() else { return Ok(()) };
         let header = snapshot.header;

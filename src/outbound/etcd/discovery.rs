@@ -18,7 +18,7 @@ use super::client::Fault;
 use super::doubt::CONFIRM;
 use super::heard;
 use super::keys::{self, Place};
-use super::last::{Last, Word};
+use super::last::Last;
 use super::line::LONGEST as LONGEST_LINE;
 use super::shared::{Shared, Snapshot};
 use super::strays::Strays;
@@ -175,12 +175,6 @@ impl Discovery {
         if self.born > 0 && born != self.born || self.cluster > 0 && header.cluster_id != self.cluster || header.next() < self.next {
             self.anew_at = SystemClock.now();
         } else {
-            let word = self.last.as_ref().map(|last| last.ask(&self.shared.client, self.next.saturating_sub(1), until));
-            match word.transpose()? {
-                None | Some(Word::Same) => {}
-                Some(Word::Unknown) => self.anew_at = SystemClock.now(),
-                Some(Word::Other) => (self.restored, self.anew_at) = (true, SystemClock.now()),
-            }
             self.born = born;
         }
         let was_down = self.shared.state.with(|state| state.down.take().is_some());
@@ -237,6 +231,10 @@ impl Discovery {
                 Ok((mut lines, first)) => {
                     if self.shared.is_stopped() {
                         return Ok(Ended::Over);
+                    }
+                    // Asked while the watch is open: should another etcd come in its place from here on, it breaks off.
+                    if first.created && !first.canceled && !self.stands_by_what_was_heard()? {
+                        return Ok(Ended::Lost);
                     }
                     let ended = self.listen(&first, || lines.next());
                     if matches!(ended, Ended::Broken) {

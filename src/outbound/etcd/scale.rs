@@ -23,21 +23,21 @@
 //!
 //! - changes: *N* / 600 a second, each confirmed once and told to *M* meshes: *N·M* / 600 events of 550 bytes;
 //! - leases: 0.1 *N* / 10 renewals a second, since a heartbeat is passed on at most three times per `ttlSeconds`;
-//! - every mesh renews its own record and begins its watch anew every 5 s: 0.4 *M* requests a second;
+//! - every mesh renews its own record, begins its watch anew and asks whether etcd is the one it was every 5 s: 0.6 *M* requests a second;
 //! - everything is read anew every 5 minutes: *M·N* · 500 bytes (base64 and frame included) / 300 s;
 //! - every mesh checks every instance every 10 s: *N* / 10 checks a second per mesh, and *M* / 10 a second for each instance to answer.
 //!
 //! | M | N | changes/s | events/s | told | requests/s | read anew | cores of etcd | checks/s per mesh | checks/s per instance | memory per mesh |
 //! |---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
-//! | 10 | 1 000 | 1.7 | 17 | 9 KB/s | 16 | 17 KB/s | 0.01 | 100 | 1.0 | 2.2 MB |
-//! | 10 | 10 000 | 17 | 167 | 92 KB/s | 121 | 167 KB/s | 0.07 | 1 000 | 1.0 | 22 MB |
-//! | 10 | 100 000 | 167 | 1 667 | 917 KB/s | 1 171 | 1.7 MB/s | 0.68 | 10 000 | 1.0 | 220 MB |
-//! | 100 | 1 000 | 1.7 | 167 | 92 KB/s | 52 | 167 KB/s | 0.04 | 100 | 10 | 2.2 MB |
-//! | 100 | 10 000 | 17 | 1 667 | 917 KB/s | 157 | 1.7 MB/s | 0.22 | 1 000 | 10 | 22 MB |
-//! | 100 | 100 000 | 167 | 16 667 | 9.2 MB/s | 1 207 | 16.7 MB/s | 2.00 | 10 000 | 10 | 220 MB |
-//! | 1 000 | 1 000 | 1.7 | 1 667 | 917 KB/s | 412 | 1.7 MB/s | 0.33 | 100 | 100 | 2.2 MB |
-//! | 1 000 | 10 000 | 17 | 16 667 | 9.2 MB/s | 517 | 16.7 MB/s | 1.69 | 1 000 | 100 | 22 MB |
-//! | 1 000 | 100 000 | 167 | 166 667 | 91.7 MB/s | 1 567 | 166.7 MB/s | 15.21 | 10 000 | 100 | 220 MB |
+//! | 10 | 1 000 | 1.7 | 17 | 9 KB/s | 18 | 17 KB/s | 0.01 | 100 | 1.0 | 2.2 MB |
+//! | 10 | 10 000 | 17 | 167 | 92 KB/s | 123 | 167 KB/s | 0.07 | 1 000 | 1.0 | 22 MB |
+//! | 10 | 100 000 | 167 | 1 667 | 917 KB/s | 1 173 | 1.7 MB/s | 0.68 | 10 000 | 1.0 | 220 MB |
+//! | 100 | 1 000 | 1.7 | 167 | 92 KB/s | 72 | 167 KB/s | 0.05 | 100 | 10 | 2.2 MB |
+//! | 100 | 10 000 | 17 | 1 667 | 917 KB/s | 177 | 1.7 MB/s | 0.23 | 1 000 | 10 | 22 MB |
+//! | 100 | 100 000 | 167 | 16 667 | 9.2 MB/s | 1 227 | 16.7 MB/s | 2.01 | 10 000 | 10 | 220 MB |
+//! | 1 000 | 1 000 | 1.7 | 1 667 | 917 KB/s | 612 | 1.7 MB/s | 0.42 | 100 | 100 | 2.2 MB |
+//! | 1 000 | 10 000 | 17 | 16 667 | 9.2 MB/s | 717 | 16.7 MB/s | 1.78 | 1 000 | 100 | 22 MB |
+//! | 1 000 | 100 000 | 167 | 166 667 | 91.7 MB/s | 1 767 | 166.7 MB/s | 15.30 | 10 000 | 100 | 220 MB |
 //!
 //! A change is routable elsewhere after one confirmed write and one line on an open watch: a few milliseconds, as long as the events of a
 //! second take a member much less than one. After a leader is lost it is the election (`--election-timeout`, 1 s by default) and one attempt
