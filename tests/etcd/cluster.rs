@@ -1,6 +1,7 @@
 //! A cluster of real etcd members on loopback, whose members can be killed, stopped, wiped and started again.
 
 use std::net::TcpListener;
+use std::ops::Not;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,9 +26,16 @@ fn free_port() -> u16 {
 impl Cluster {
     /// Starts that many members and waits until they serve.
     pub(crate) fn start(members: usize) -> Self {
-        let cluster = Self::start_with(members, "http", |_| Vec::new());
-        cluster.serves();
-        cluster
+        eventually("a cluster", || {
+            let mut cluster = Self::start_with(members, "http", |_| Vec::new());
+            eventually("it serves, or a port was taken meanwhile", || {
+                let has_ended = |child: &mut Child| child.try_wait().expect("a child").is_some();
+                let is_over = cluster.members.iter_mut().flatten().any(has_ended);
+                (is_over || cluster.is_there()).then_some(is_over)
+            })
+            .not()
+            .then_some(cluster)
+        })
     }
 
     pub(crate) fn start_with(members: usize, scheme: &'static str, options: impl Fn(&PathBuf) -> Vec<String>) -> Self {
@@ -96,7 +104,11 @@ impl Cluster {
 
     /// Waits until a majority answers.
     pub(crate) fn serves(&self) {
-        eventually("etcd serves", || self.ctl(&["get", "/"]).status.success().then_some(()));
+        eventually("etcd serves", || self.is_there().then_some(()));
+    }
+
+    fn is_there(&self) -> bool {
+        self.ctl(&["get", "/"]).status.success()
     }
 
     pub(crate) fn ctl(&self, words: &[&str]) -> Output {
