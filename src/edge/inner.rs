@@ -14,6 +14,7 @@ use super::desk::Arrival;
 use super::exchange::{Exchange, Flow, Task};
 use super::http1::Body;
 use super::line::{Line, Phase};
+use super::pace::PACE;
 use super::page::write_cors;
 use super::reactor::Loop;
 use super::shared::{Seat, Waiting};
@@ -31,7 +32,7 @@ use crate::model::{Call, Cause, Limit};
 pub(super) struct Inner {
     idle: Vec<Key>,
     /// All of them.
-    lines: Vec<Key>,
+    pub(super) lines: Vec<Key>,
     /// Clients whose requests wait for one.
     waiting: VecDeque<Key>,
 }
@@ -195,7 +196,7 @@ impl Loop {
         let begun = *begun;
         match relayed {
             Relayed::All => {
-                line.owner = None;
+                (line.owner, line.paced) = (None, None);
                 line.phase = Phase::Idle;
                 line.input.release(&mut self.spare);
                 line.output.release(&mut self.spare);
@@ -206,9 +207,18 @@ impl Loop {
                 Flow::Over
             }
             Relayed::Some => {
+                if line.paced.is_some() {
+                    client.until = self.timers.tick(self.now + PACE);
+                }
                 self.lines.give_back(line_key, line);
                 exchange.task = Task::Hand(hand);
                 Flow::Wait
+            }
+            Relayed::NoRoom => {
+                (line.owner, line.seat) = (None, hand.seat);
+                self.lines.give_back(line_key, line);
+                self.drain_inner(line_key);
+                self.no_room_for_answer(client, exchange)
             }
             Relayed::Broken => {
                 self.inner_line_lost(line_key);
@@ -233,6 +243,9 @@ impl Loop {
                 match line.answer.parse_own(line.input.rest(), line.to_head) {
                     Ok(None) => {}
                     Ok(Some(length)) => {
+                        if !self.may_take(line) {
+                            return Relayed::NoRoom;
+                        }
                         let persistence = self.persistence(client, exchange);
                         let out = client.output.out(&mut self.spare);
                         // Our own server's head is passed on as it is, but for its end.
@@ -255,10 +268,9 @@ impl Loop {
                 if line.body.is_done() {
                     return Relayed::All;
                 }
-                // When memory is short, the client's pace is the pace.
                 if client.output.len() > ALWAYS {
                     self.flush(client);
-                    if !client.output.is_empty() && !self.shared.has_room_for(client.output.len()) {
+                    if !client.output.is_empty() && line.paced.is_some() {
                         return Relayed::Some;
                     }
                 }
@@ -325,6 +337,12 @@ impl Loop {
                 self.counters().refused_queue.add(1);
                 self.refuse(client, exchange, ApiError::Full(Limit::Workers))
             }
+            // Others want the place of one who does not keep pace.
+            stage @ Handing::Sent(_, true) => {
+                self.counters().write_timeouts.add(1);
+                self.abandon_hand(key, Hand { stage, ..hand });
+                Flow::Abort
+            }
             // A seat is on its way.
             stage => {
                 exchange.task = Task::Hand(Hand { stage, ..hand });
@@ -388,13 +406,13 @@ impl Loop {
             }
         };
         match done {
-            Relayed::Some => self.lines.give_back(line_key, line),
+            Relayed::Some | Relayed::NoRoom => self.lines.give_back(line_key, line),
             Relayed::Broken => {
                 drop(line);
                 self.inner_line_lost(line_key);
             }
             Relayed::All => {
-                line.seat = None;
+                (line.seat, line.paced) = (None, None);
                 line.phase = Phase::Idle;
                 self.lines.give_back(line_key, line);
                 self.line_is_free(line_key);
@@ -407,5 +425,7 @@ impl Loop {
 enum Relayed {
     All,
     Some,
+    /// There is no room for it.
+    NoRoom,
     Broken,
 }

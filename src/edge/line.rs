@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::buffers::{Buffer, Spare, room};
 use super::client::Readiness;
 use super::http1::{Body, ResponseHead};
+use super::pace::Paced;
 use super::shared::Seat;
 use super::slots::Key;
 use super::socket::{Moved, Socket};
@@ -34,6 +35,8 @@ pub(super) struct Line {
     pub(super) to_head: bool,
     /// The seat of a call whose caller has gone.
     pub(super) seat: Option<Seat>,
+    /// The answer of the API server goes out as fast as its client takes it.
+    pub(super) paced: Option<Paced>,
     /// When the API server was asked.
     pub(super) asked: Tick,
     /// A byte of the answer to the current request has come.
@@ -77,6 +80,7 @@ impl Line {
             used: false,
             to_head: false,
             seat: None,
+            paced: None,
             asked: Tick::NEVER,
             answered: false,
             deaf: false,

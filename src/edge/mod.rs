@@ -17,7 +17,7 @@
 //! | `forward`, `tunnel`, `watch`, `taps` | what is written when a call passes through; WebSockets; long polls; calls that have ended, for whoever looks on |
 //! | `line`, `pool` | a connection to an instance or to the API server; those that are kept |
 //! | `tls`, `acceptor` | what makes a connection on either side secret, and whom it trusts |
-//! | `inner`, `desk` | handing requests to the API server, and which calls may run on its workers |
+//! | `inner`, `desk`, `pace` | handing requests to the API server, which calls may run on its workers, and what becomes of large answers |
 //!
 //! Nothing here blocks: no name is looked up, no file read, nothing slept through. Each deadline is a number beside its connection.
 
@@ -39,6 +39,7 @@ mod identity;
 mod inner;
 mod line;
 mod mail;
+mod pace;
 mod page;
 mod pool;
 mod reactor;

@@ -34,6 +34,8 @@ pub(super) struct Shared {
     pub(super) desk: Desk<Waiting>,
     /// Long polls that wait.
     pub(super) watchers: AtomicUsize,
+    /// Answers of the API that go out as fast as their clients take them.
+    pub(super) paced: AtomicUsize,
     /// A loop has found that the workers no longer answer.
     pub(super) stuck: AtomicBool,
     /// Guarded: open connections by address, where they are limited.
@@ -61,6 +63,7 @@ impl Shared {
             closing: AtomicBool::new(false),
             desk: Desk::new(config.workers.saturating_sub(config.reserved_workers), config.queue),
             watchers: AtomicUsize::new(0),
+            paced: AtomicUsize::new(0),
             stuck: AtomicBool::new(false),
             addresses: Locked::default(),
             mailboxes: OnceLock::new(),

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use weft::model::settings::Millis;
 use weft::server::{Address, Config};
 use weft::{Mesh, Server};
@@ -185,6 +185,37 @@ fn a_body_that_its_instance_does_not_take_is_held_once_and_counted() {
     // Resets those that it has not accepted.
     drop((under_way, listener));
     nothing_is_left(&house);
+}
+
+#[test]
+fn large_answers_that_nobody_takes_hold_few_workers_and_keep_nobody_from_being_answered() {
+    let config = Config { max_buffered_bytes: 4 << 20, workers: 4, reserved_workers: 1, ..Config::default() };
+    let house = house(config);
+    let metadata: Value = (0..60).map(|n| (n.to_string(), json!("x".repeat(1000)))).collect::<serde_json::Map<_, _>>().into();
+    for id in 0..20 {
+        let large = json!({"name": "large", "id": id.to_string(), "host": "127.0.0.1", "port": 9, "metadata": metadata});
+        house.post("/register", &large).with_status(200);
+    }
+    let mut deaf: Vec<Wire> = (0..12).map(|_| Wire::narrow(house.at)).collect();
+    for wire in &mut deaf {
+        // Several of them are more than the system takes off our hands.
+        assert!(wire.send(request("GET", "/services", &[], b"").repeat(5)));
+    }
+    eventually("there is no more room", || (counted(&house, "refusedBuffers") > 0).then_some(()));
+    for n in 0..20 {
+        house.get("/ready").with_status(200);
+        house.register_at("small", "i", 9 + n);
+    }
+    let answer = house.get("/services");
+    if answer.status != 200 {
+        says_full(&answer, "maxBufferedBytes");
+        assert_eq!(answer.header("x-mesh-not-sent"), None, "it was answered");
+    }
+    assert_eq!(counted(&house, "workerRestarts"), 0);
+    assert!(counted(&house, "bufferedBytes") < 6 << 20);
+    drop(deaf);
+    nothing_is_left(&house);
+    house.get("/services").with_status(200);
 }
 
 #[test]
