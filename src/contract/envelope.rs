@@ -351,6 +351,7 @@ mod tests {
             (r#""headers":["hunter2"]"#, "headers: is not an object"),
             (r#""headers":{"authorization":["hunter2"]}"#, "headers: is not a string"),
             (r#""headers":{"authorization":"hunter2\n"}"#, "headers: the value of authorization has a control character"),
+            (r#""headers":{"authorization":"hunter2","authorization":"hunter3"}"#, r#"headers: "authorization" is given twice"#),
             (r#""body":"hunter2 \ud800""#, "body: does not fit"),
         ] {
             let error = call(&request(&format!(r#"{{"serviceName":"s","endpoint":"/",{sent}}}"#), &[])).expect_err(sent);

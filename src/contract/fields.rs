@@ -86,6 +86,8 @@ fn is_too_deep(text: &str) -> bool {
     false
 }
 
+/// What is said of a key that is there twice, which names nothing but the key.
+const TWICE: &str = " is given twice";
 /// Fields that are sent on: what is in them may be a secret, and whoever gets a fault may log it.
 const SENT_ON: [&str; 2] = ["headers", "body"];
 
@@ -93,6 +95,9 @@ const SENT_ON: [&str; 2] = ["headers", "body"];
 fn wrong(name: &'static str, value: &str, error: &serde_json::Error) -> Invalid {
     let text = error.to_string();
     let why = text.rsplit_once(" at line ").map_or(&*text, |(why, _)| why);
+    if why.ends_with(TWICE) {
+        return Invalid::new(name, why);
+    }
     if SENT_ON.contains(&name) {
         let why = why.rsplit_once(", expected ").map_or_else(|| "does not fit".to_owned(), |(_, wanted)| format!("is not {wanted}"));
         return Invalid::new(name, why);
@@ -161,7 +166,7 @@ impl<'de, V: Deserialize<'de>> Entries<V> {
         let mut entries = BTreeMap::new();
         while let Some(key) = map.next_key::<String>()? {
             if entries.contains_key(&key) {
-                return Err(serde::de::Error::custom(format!("{} is given twice", shown(&key))));
+                return Err(serde::de::Error::custom(format!("{}{TWICE}", shown(&key))));
             }
             entries.insert(key, map.next_value()?);
         }
