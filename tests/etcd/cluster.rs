@@ -1,7 +1,6 @@
 //! A cluster of real etcd members on loopback, whose members can be killed, stopped, wiped and started again.
 
 use std::net::TcpListener;
-use std::ops::Not;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,13 +27,14 @@ impl Cluster {
     pub(crate) fn start(members: usize) -> Self {
         eventually("a cluster", || {
             let mut cluster = Self::start_with(members, "http", |_| Vec::new());
-            eventually("it serves, or a port was taken meanwhile", || {
+            let serves = eventually("it serves, or a port was taken meanwhile", || {
+                let is_there = cluster.is_there();
+                // After that: who answers may be somebody else who has taken the port.
                 let has_ended = |child: &mut Child| child.try_wait().expect("a child").is_some();
                 let is_over = cluster.members.iter_mut().flatten().any(has_ended);
-                (is_over || cluster.is_there()).then_some(is_over)
-            })
-            .not()
-            .then_some(cluster)
+                (is_over || is_there).then_some(!is_over)
+            });
+            serves.then_some(cluster)
         })
     }
 

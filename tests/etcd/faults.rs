@@ -136,6 +136,16 @@ fn an_etcd_restored_from_a_backup_takes_back_nothing_that_was_registered_since()
     eventually("a knows", || knows(&a, "before", 4).then_some(()));
 }
 
+/// Two meshes that know of one instance, and their etcd, of which as much is set aside as `backup`.
+fn backed_up() -> (Cluster, weft::Mesh, weft::Mesh) {
+    let mut cluster = Cluster::start(1);
+    let (a, b) = (mesh(&cluster), mesh(&cluster));
+    register(&a, "before", 1);
+    eventually("b knows", || knows(&b, "before", 1).then_some(()));
+    cluster.copy("m0", "backup");
+    (cluster, a, b)
+}
+
 /// Restores what was set aside as `backup`, and has it come further than it was before anybody hears of it.
 fn restore_further(cluster: &mut Cluster) {
     let far = cluster.revision();
@@ -150,11 +160,7 @@ fn restore_further(cluster: &mut Cluster) {
 
 #[test]
 fn a_restored_etcd_that_has_come_further_again_is_known_by_what_it_does_not_know() {
-    let mut cluster = Cluster::start(1);
-    let (a, b) = (mesh(&cluster), mesh(&cluster));
-    register(&a, "before", 1);
-    eventually("b knows", || knows(&b, "before", 1).then_some(()));
-    cluster.copy("m0", "backup");
+    let (mut cluster, a, b) = backed_up();
     register(&a, "since", 2);
     register(&b, "before", 3);
     eventually("both have heard of it", || (knows(&a, "before", 3) && knows(&b, "since", 2)).then_some(()));
@@ -174,11 +180,7 @@ fn a_restored_etcd_that_has_come_further_again_is_known_by_what_it_does_not_know
 
 #[test]
 fn a_restored_etcd_that_has_come_further_again_is_known_by_what_is_no_longer_deleted() {
-    let mut cluster = Cluster::start(1);
-    let (a, b) = (mesh(&cluster), mesh(&cluster));
-    register(&a, "before", 1);
-    eventually("b knows", || knows(&b, "before", 1).then_some(()));
-    cluster.copy("m0", "backup");
+    let (mut cluster, a, b) = backed_up();
     // Refused until the mesh has found that etcd is back.
     eventually("it is gone", || b.deregister(&service(), &id("before")).ok());
     eventually("a has heard of it", || known(&a).is_empty().then_some(()));
